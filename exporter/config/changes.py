@@ -1,0 +1,25 @@
+"""Owns what is different between two configs, service by service. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The names of the services that a new config adds, changes, removes and leaves as they are."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+
+def compare(old: Mapping[str, object], new: Mapping[str, object]) -> Changes:
+    """Compare the services of two configs by value, each list in the order of its config."""
+    both = [name for name in new if name in old]
+    return Changes(
+        added=tuple(name for name in new if name not in old),
+        changed=tuple(name for name in both if new[name] != old[name]),
+        removed=tuple(name for name in old if name not in new),
+        unchanged=tuple(name for name in both if new[name] == old[name]),
+    )
