@@ -1,0 +1,55 @@
+"""Whoever comes alone passes at once; a crowd passes a few in each turn of the loop, in order."""
+
+import asyncio
+
+from exporter.turnstile import Turnstile
+
+
+async def crowd(turnstile: Turnstile, count: int) -> tuple[list[asyncio.Task[None]], list[int]]:
+    passed: list[int] = []
+
+    async def go(number: int) -> None:
+        await turnstile.wait()
+        passed.append(number)
+
+    return [asyncio.create_task(go(number)) for number in range(count)], passed
+
+
+async def test_one_alone_is_not_held_up() -> None:
+    """Not for a single turn of the loop."""
+    turnstile = Turnstile()
+    for _ in range(3):
+        waiting = turnstile.wait()
+        try:
+            waiting.send(None)
+        except StopIteration:
+            pass
+        else:
+            raise AssertionError("it had to wait")
+        await asyncio.sleep(0.01)
+
+
+async def test_a_crowd_passes_in_order_and_not_in_one_turn() -> None:
+    """However many they are, all pass in the end."""
+    tasks, passed = await crowd(Turnstile(), 100)
+    turns = 0
+    most = 0
+    while len(passed) < 100:
+        before = len(passed)
+        await asyncio.sleep(0)
+        most = max(most, len(passed) - before)
+        turns += 1
+    assert passed == list(range(100))
+    assert most <= 16, "of two turns' worth, by the order in which the loop runs us"
+    assert turns >= 6
+    await asyncio.gather(*tasks)
+
+
+async def test_those_who_give_up_take_nobodys_place() -> None:
+    """A watch that is stopped while it waits."""
+    tasks, passed = await crowd(Turnstile(), 60)
+    await asyncio.sleep(0)
+    for task in tasks[10:50]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert passed == [*range(10), *range(50, 60)]
