@@ -1,0 +1,366 @@
+"""Kind postgresql, over real PostgreSQL servers."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+import asyncpg
+import pytest
+import trustme
+
+from exporter.check import Failure, Observation
+from exporter.checks.postgresql import PostgresqlCheck
+from exporter.checks.postgresql_link import Frames
+from exporter.config import load_text
+from exporter.config.kinds.postgresql import PostgresqlConfig
+from exporter.core.health import Reason
+from exporter.demo.ports import free_port
+from exporter.demo.servers import PostgreSQL
+from exporter.net import Network
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[PostgreSQL]:
+    async with PostgreSQL() as running:
+        yield running
+
+
+def check(server: PostgreSQL, **keys: object) -> PostgresqlCheck:
+    """Make a check of the kind from config keys, as a config file would."""
+    given = {"dsn": server.dsn(), **keys}
+    config = PostgresqlConfig.model_validate({"kind": "postgresql", **given})
+    return PostgresqlCheck(config, Network())
+
+
+async def probe(a_check: PostgresqlCheck) -> Observation:
+    async with a_check.connect() as session:
+        return await session.probe()
+
+
+async def failure(a_check: PostgresqlCheck) -> Failure:
+    with pytest.raises(Failure) as caught:
+        await probe(a_check)
+    return caught.value
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """Serve on a free port, which is given; at the end every connection is closed and waited for."""
+    ended: list[asyncio.Task[None]] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        ended.append(task)
+        plain = writer.transport  # start_tls, if it fails, leaves this one open
+        try:
+            with suppress(OSError, EOFError):
+                await serve(reader, writer)
+        finally:
+            writer.close()
+            plain.abort()
+
+    listener = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+        if ended:
+            await asyncio.wait(ended, timeout=5)
+        await asyncio.sleep(0.02)  # for what close and abort have put off
+
+
+async def end(server: PostgreSQL) -> None:
+    """End every session of ours, as an administrator would."""
+    connection = await asyncpg.connect(server.dsn())
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'connection-exporter'"
+    )
+    connection.terminate()
+
+
+async def test_a_good_answer_brings_phases_version_role_and_slots(server: PostgreSQL) -> None:
+    """Everything that a primary tells of itself is in the details."""
+    seen = await probe(check(server))
+    assert seen.reason is None
+    assert seen.details["role"] == "primary"
+    assert seen.details["in_recovery"] is False
+    assert seen.details["replication_lag_seconds"] is None
+    assert cast("int", seen.details["connections"]) >= 1
+    assert cast("int", seen.details["max_connections"]) > 1
+    assert {"resolve_seconds", "connect_seconds", "auth_seconds", "query_seconds"} <= seen.details.keys()
+
+
+async def test_depth_off_asks_for_nothing_but_the_query(server: PostgreSQL) -> None:
+    """No role, no slots."""
+    assert "role" not in (await probe(check(server, depth=False))).details
+
+
+async def test_an_ended_backend_is_noticed_with_the_administrators_words(server: PostgreSQL) -> None:
+    """57P01 is `shutdown`, and it comes while nobody asks."""
+    async with check(server).connect() as session:
+        await session.probe()
+        await end(server)
+        lost = await asyncio.wait_for(session.lost, 5)
+    assert lost.reason is Reason.SHUTDOWN
+    assert "57P01" in lost.message
+
+
+async def test_a_killed_server_is_noticed_while_nobody_asks(server: PostgreSQL) -> None:
+    """The kernel closes the connection of a dead process: a clean close, or a reset."""
+    async with check(server).connect() as session:
+        await session.probe()
+        await server.kill()
+        lost = await asyncio.wait_for(session.lost, 5)
+    assert lost.reason in {Reason.IDLE_CLOSED, Reason.RESET, Reason.SHUTDOWN}
+
+
+async def test_a_backend_that_ends_in_mid_query_says_why(server: PostgreSQL) -> None:
+    """A probe under way raises what the server said, not what the driver makes of it."""
+    async with check(server, query="SELECT pg_sleep(20)", timeout="30s").connect() as session:
+        asking = asyncio.ensure_future(session.probe())
+        await asyncio.sleep(0.1)
+        await end(server)
+        with pytest.raises(Failure) as caught:
+            await asyncio.wait_for(asking, 5)
+    assert caught.value.reason is Reason.SHUTDOWN
+
+
+async def test_a_raising_query_is_a_bad_answer(server: PostgreSQL) -> None:
+    """The server is there, and says what is wrong."""
+    seen = await probe(check(server, query="SELECT 1/0"))
+    assert (seen.reason, seen.message) == (Reason.QUERY, "division by zero (22012)")
+
+
+async def test_a_query_that_never_ends_is_ended_by_the_server(server: PostgreSQL) -> None:
+    """The statement timeout is a little below ours, so that the session survives and the server is not left with it."""
+    async with check(server, query="SELECT pg_sleep(60)", timeout="1s").connect() as session:
+        seen = await asyncio.wait_for(session.probe(), 5)
+        assert seen.reason is Reason.QUERY
+        assert "statement timeout" in seen.message
+        assert not session.lost.done()
+
+
+async def test_an_expected_value_is_compared_as_text(server: PostgreSQL) -> None:
+    """Numbers, booleans and text alike."""
+    assert (await probe(check(server, query="SELECT 41 + 1", expect={"value": 42}))).reason is None
+    assert (await probe(check(server, query="SELECT true", expect={"value": True}))).reason is None
+    seen = await probe(check(server, query="SELECT 'blue'", expect={"value": "green"}))
+    assert (seen.reason, seen.message) == (Reason.EXPECT, "the query gave 'blue', not 'green'")
+
+
+async def test_a_wrong_role_is_a_bad_answer(server: PostgreSQL) -> None:
+    """A primary where a standby is wanted."""
+    seen = await probe(check(server, expect={"role": "standby"}))
+    assert (seen.reason, seen.message) == (Reason.ROLE, "the server is a primary, not a standby")
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"password": "wrong"}, Reason.AUTH),
+        ({"database": "nowhere"}, Reason.MISSING),
+        ({"user": "nobody_there"}, Reason.AUTH),
+    ],
+)
+async def test_who_is_not_let_in_is_told_why(
+    server: PostgreSQL, keys: dict[str, object], reason: Reason
+) -> None:
+    """28P01, 3D000."""
+    dsn = {"dsn": None, "host": "127.0.0.1", "port": server.port, "user": "postgres", "database": "postgres"}
+    good = await asyncpg.connect(server.dsn())
+    good.terminate()
+    password = server.dsn().partition("://")[2].partition("@")[0].partition(":")[2]
+    assert (await failure(check(server, **{**dsn, "password": password, **keys}))).reason is reason
+
+
+async def test_a_role_that_may_not_log_in_and_a_rejecting_hba_are_auth(server: PostgreSQL) -> None:
+    """28000, both."""
+    await server.execute("CREATE ROLE idle NOLOGIN PASSWORD 'x'")
+    told = await failure(check(server, dsn=server.dsn(user="idle", password="x")))
+    assert told.reason is Reason.AUTH
+    await server.set_hba(["host all all all reject"])
+    assert (await failure(check(server))).reason is Reason.AUTH
+
+
+async def test_a_full_server_is_slots_full_while_the_held_session_works(server: PostgreSQL) -> None:
+    """53300 on a fresh connection; what was held before goes on."""
+    await server.execute("CREATE ROLE plain LOGIN PASSWORD 'p'")
+    plain = server.dsn(user="plain", password="p")
+    async with AsyncExitStack() as stack:
+        held = await stack.enter_async_context(check(server, dsn=plain).connect())
+        told: Failure | None = None
+        for _ in range(200):
+            try:
+                await stack.enter_async_context(check(server, dsn=plain).connect())
+            except Failure as error:
+                told = error
+                break
+        assert told is not None
+        assert told.reason is Reason.SLOTS_FULL
+        assert (await held.probe()).reason is None
+
+
+async def test_a_user_who_may_not_use_a_function_of_depth_still_gets_an_answer(server: PostgreSQL) -> None:
+    """Depth that the server refuses is left out and told, and is no reason to be unhealthy."""
+    await server.execute("CREATE ROLE poor LOGIN PASSWORD 'p'")
+    await server.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_last_wal_receive_lsn() FROM PUBLIC")
+    seen = await probe(check(server, dsn=server.dsn(user="poor", password="p")))
+    assert seen.reason is None
+    assert "permission denied" in cast("str", seen.details["depth_error"])
+
+
+async def test_a_pooler_gets_nothing_that_a_transaction_pool_would_lose(server: PostgreSQL) -> None:
+    """No SET outside a transaction, no prepared statement kept."""
+    a_check = check(server, pooler=True, query="SHOW statement_timeout", expect={"value": "0"})
+    assert (await probe(a_check)).reason is None
+    assert (await probe(check(server, pooler=True))).reason is None
+
+
+async def test_a_password_file_is_read_at_each_connect(server: PostgreSQL, tmp_path: Path) -> None:
+    """So that a rotated password works without a restart."""
+    await server.execute("CREATE ROLE rotating LOGIN PASSWORD 'old'")
+    secret = tmp_path / "password"
+    a_check = check(
+        server,
+        dsn=None,
+        host="127.0.0.1",
+        port=server.port,
+        user="rotating",
+        database="postgres",
+        password_file=str(secret),
+    )
+    assert "password_file cannot be read" in (await failure(a_check)).message
+    secret.write_text("old\n")
+    assert (await probe(a_check)).reason is None
+    await server.execute("ALTER ROLE rotating PASSWORD 'new'")
+    assert (await failure(a_check)).reason is Reason.AUTH
+    secret.write_text("new\n")
+    assert (await probe(a_check)).reason is None
+
+
+async def test_nobody_listening_is_refused() -> None:
+    """The kernel's word, with the address."""
+    config = load_text(
+        f"services: {{a: {{kind: postgresql, host: 127.0.0.1, port: {free_port()}}}}}"
+    ).services
+    told = await failure(PostgresqlCheck(cast("PostgresqlConfig", config["a"]), Network()))
+    assert told.reason is Reason.REFUSED
+    assert told.message.endswith("connection refused")
+
+
+@pytest.mark.parametrize(
+    ("words", "reasons"),
+    [
+        (b"", {Reason.EOF}),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", {Reason.PROTOCOL, Reason.EOF, Reason.RESET}),
+        (b"\x00" * 4096, {Reason.PROTOCOL, Reason.EOF, Reason.RESET}),
+        (b"E\x00\x00\x00\xffgarbage", {Reason.PROTOCOL, Reason.EOF, Reason.RESET}),
+    ],
+)
+async def test_what_is_no_postgresql_is_told_as_such(words: bytes, reasons: set[Reason]) -> None:
+    """Accepts and closes, or sends garbage: a declared failure, never a crash."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(64)
+        writer.write(words)
+        await writer.drain()
+
+    async with listening(serve) as port:
+        for sslmode in ("disable", "prefer"):
+            config = PostgresqlConfig.model_validate(
+                {"kind": "postgresql", "host": "127.0.0.1", "port": port, "sslmode": sslmode}
+            )
+            async with asyncio.timeout(10):
+                assert (await failure(PostgresqlCheck(config, Network()))).reason in reasons
+
+
+async def test_a_silent_server_leaves_word_of_what_was_waited_for() -> None:
+    """The cancelled attempt carries a failure that says where it stood."""
+
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(stay_silent) as port:
+        config = PostgresqlConfig.model_validate({"kind": "postgresql", "host": "127.0.0.1", "port": port})
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.3):
+                await probe(PostgresqlCheck(config, Network()))
+    cause: BaseException | None = caught.value
+    while cause is not None and not isinstance(cause, Failure):
+        cause = cause.__cause__
+    assert cause is not None
+    assert "does not answer the start of a session" in cause.message
+
+
+@asynccontextmanager
+async def tls_in_front_of(server: PostgreSQL, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """Answer SSLRequest, do TLS, and pass everything on: the wheel's PostgreSQL is built without TLS."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(b"S")
+        await writer.start_tls(context)
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", server.port)
+        pumps = [
+            asyncio.create_task(pump(reader, back_writer)),
+            asyncio.create_task(pump(back_reader, writer)),
+        ]
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        back_writer.transport.abort()
+        for task in pumps:
+            task.cancel()
+        await asyncio.wait(pumps)
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+
+    async with listening(serve) as port:
+        yield port
+
+
+async def test_tls_is_checked_as_sslmode_says(server: PostgreSQL, tmp_path: Path) -> None:
+    """verify-full takes a certificate for the name from the given authority, and no other."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    stranger.cert_pem.write_to_path(str(tmp_path / "stranger.pem"))
+    ours, strangers = {"ca_file": str(tmp_path / "ca.pem")}, {"ca_file": str(tmp_path / "stranger.pem")}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with tls_in_front_of(server, context) as port:
+        dsn = server.dsn().replace(str(server.port), str(port))
+        by_name = dsn.replace("127.0.0.1", "localhost")
+        for mode in ("require", "verify-ca", "verify-full"):
+            seen = await probe(check(server, dsn=by_name, sslmode=mode, tls=ours))
+            assert seen.reason is None
+            assert cast("float", seen.details["certificate_expiry_timestamp_seconds"]) > 1e9
+        assert (await probe(check(server, dsn=dsn, sslmode="prefer"))).reason is None
+        assert (await probe(check(server, dsn=dsn, sslmode="require"))).reason is None
+        assert (await failure(check(server, dsn=dsn, sslmode="verify-full", tls=ours))).reason is Reason.TLS
+        unknown = check(server, dsn=by_name, sslmode="verify-ca", tls=strangers)
+        assert (await failure(unknown)).reason is Reason.TLS
+        named = check(server, dsn=dsn, sslmode="verify-full", tls={**ours, "server_name": "localhost"})
+        assert (await probe(named)).reason is None
+
+
+async def test_a_server_without_tls_is_told_apart_from_a_broken_one(server: PostgreSQL) -> None:
+    """sslmode require against a server that answers N."""
+    assert (await failure(check(server, sslmode="require"))).reason is Reason.TLS
+
+
+def test_frames_follow_messages_however_they_are_cut() -> None:
+    """Whole, byte by byte, and with what comes after."""
+    messages = b"Z\x00\x00\x00\x05I" + b"C\x00\x00\x00\x0dSELECT 1\x00"
+    whole = Frames()
+    assert whole.follow(messages * 3)
+    piecemeal = Frames()
+    assert all(piecemeal.follow(messages[i : i + 1]) for i in range(len(messages)))
+    assert not piecemeal.follow(b"\x00" * 5)
+    assert not Frames().follow(b"Z\x7f\x00\x00\x05")
