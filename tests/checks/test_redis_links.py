@@ -1,0 +1,265 @@
+"""Kind redis: how a link ends, what is no Redis, and TLS."""
+
+import asyncio
+import os
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trustme
+from redis_servers import (
+    HEALTHY,
+    Handler,
+    Server,
+    StartRedis,
+    answering,
+    attempt,
+    check_of,
+    free_port,
+    held,
+    open_files,
+    reset,
+    run_redis,
+    serving,
+)
+
+from exporter.check import Failure
+from exporter.core.health import Reason
+
+start = pytest.fixture(run_redis)
+
+
+async def test_a_kill_is_noticed_at_once(start: StartRedis) -> None:
+    """The end of the server completes `lost` in milliseconds, with no probe under way."""
+    server = start()
+    async with held(check_of(server.port)) as (session, _):
+        began = time.monotonic()
+        os.kill(server.process.pid, signal.SIGKILL)
+        failure = await asyncio.wait_for(session.lost, 5)
+        assert failure.reason is Reason.IDLE_CLOSED
+        assert time.monotonic() - began < 0.5
+        with pytest.raises(Failure) as raised:
+            await session.probe()
+        assert raised.value.reason is Reason.IDLE_CLOSED
+
+
+async def test_client_kill_is_an_end_of_the_session(start: StartRedis) -> None:
+    """An administrator's CLIENT KILL closes with no words."""
+    server = start()
+    async with held(check_of(server.port)) as (session, _):
+        server.admin("CLIENT", "KILL", "TYPE", "normal")
+        assert (await asyncio.wait_for(session.lost, 5)).reason is Reason.IDLE_CLOSED
+
+
+async def test_a_reset_is_told_from_an_end() -> None:
+    """RST and FIN are two reasons."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def _handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await answering(HEALTHY)(reader, writer)
+
+    async with serving(_handle) as port, held(check_of(port)) as (session, _):
+        reset(writers[0])
+        assert (await asyncio.wait_for(session.lost, 5)).reason is Reason.RESET
+
+
+async def test_an_end_in_mid_probe_is_raised() -> None:
+    """A server that dies between question and answer ends the probe."""
+
+    async def _handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write(HEALTHY)
+        await reader.read(65536)
+        writer.write(b"+PONG\r\n$100\r\nrole")
+        await writer.drain()
+        writer.transport.abort()
+
+    async with serving(_handle) as port, held(check_of(port)) as (session, _):
+        with pytest.raises(Failure) as raised:
+            await session.probe()
+        assert raised.value.reason is Reason.EOF
+
+
+async def test_a_stopped_server_is_waited_for_until_the_deadline(start: StartRedis) -> None:
+    """The kernel accepts for a stopped server; what was waited for is told."""
+    server = start()
+    check = check_of(server.port)
+    async with held(check) as (session, _):
+        os.kill(server.process.pid, signal.SIGSTOP)
+        with pytest.raises(TimeoutError) as raised:
+            async with asyncio.timeout(0.2):
+                await session.probe()
+        assert raised.value.__cause__ is not None
+        assert isinstance(raised.value.__cause__.__cause__, Failure)
+    failure = await attempt(check, timeout=0.2)
+    assert isinstance(failure, Failure)
+    assert failure.reason is Reason.TIMEOUT
+    assert "PING" in failure.message
+    failure = await attempt(check_of(server.port, password="x"), timeout=0.2)
+    assert isinstance(failure, Failure)
+    assert "AUTH" in failure.message
+
+
+async def test_nobody_listening_is_refused() -> None:
+    """No server, no session."""
+    failure = await attempt(check_of(free_port()))
+    assert isinstance(failure, Failure)
+    assert failure.reason is Reason.REFUSED
+
+
+async def test_a_name_that_does_not_resolve_is_dns() -> None:
+    """The Failure of the network comes through redis-py as it is."""
+    failure = await attempt(check_of(1, host="no-such-name.invalid"))
+    assert isinstance(failure, Failure)
+    assert failure.reason is Reason.DNS
+
+
+async def test_cancelled_attempts_leave_nothing_open(start: StartRedis) -> None:
+    """Fifty attempts that ran into their deadline, and no file descriptor more than before."""
+    server = start()
+    check = check_of(server.port, password="x")
+    os.kill(server.process.pid, signal.SIGSTOP)
+    await attempt(check, timeout=0.01)
+    await asyncio.sleep(0.05)
+    before = open_files()
+    await asyncio.gather(*(attempt(check, timeout=0.05) for _ in range(50)))
+    await asyncio.sleep(0.05)
+    assert open_files() <= before
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def _closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(65536)  # closed with something unread, it would be a reset
+    writer.transport.abort()
+
+
+async def _says_protected_mode(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"-DENIED Redis is running in protected mode because protected mode is enabled\r\n")
+    writer.close()
+
+
+async def _never_ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"+PONG" * 10_000)
+        await writer.drain()
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (_closes, Reason.EOF),
+        (_says_protected_mode, Reason.PERMISSION),
+        (_never_ends, Reason.PROTOCOL),
+        (answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Reason.PROTOCOL),
+        (answering(b"\x00\xff\r\n" * 10), Reason.PROTOCOL),
+        (answering(b"+OK\r\n+WHAT\r\n$0\r\n\r\n"), Reason.PROTOCOL),
+        (answering(b"+OK\r\n$9999999999\r\n"), Reason.PROTOCOL),
+        (answering(b"+OK\r\n$x\r\n"), Reason.PROTOCOL),
+        (answering(b"*1\r\n" * 10_000), Reason.PROTOCOL),
+        (answering(b"-ERR Protocol error: unbalanced quotes\r\n"), Reason.PROTOCOL),
+    ],
+)
+async def test_what_is_no_redis_is_told(handler: Handler, reason: Reason) -> None:
+    """Closing, garbage, lists without end and answers without bound end the attempt, and nothing grows."""
+    async with serving(handler) as port:
+        failure = await attempt(check_of(port))
+        assert isinstance(failure, Failure)
+        assert failure.reason is reason
+
+
+async def test_a_byte_a_second_is_no_answer() -> None:
+    """A trickle runs into the deadline."""
+
+    async def _trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for byte in b"+OK\r\n+PONG\r\n":
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with serving(_trickle) as port:
+        assert (await attempt(check_of(port), timeout=0.2)).reason is Reason.TIMEOUT
+
+
+async def test_words_out_of_turn_end_the_session() -> None:
+    """Data that nobody asked for means that question and answer no longer fit together."""
+
+    async def _chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answering(HEALTHY)(reader, writer)
+
+    writers: list[asyncio.StreamWriter] = []
+
+    async def _handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await _chatter(reader, writer)
+
+    async with serving(_handle) as port, held(check_of(port)) as (session, _):
+        writers[0].write(b"+PONG\r\n")
+        failure = await asyncio.wait_for(session.lost, 5)
+        assert failure.reason is Reason.PROTOCOL
+
+
+@asynccontextmanager
+async def tls_in_front_of(
+    server: Server, certificate: trustme.LeafCert
+) -> AsyncIterator[tuple[int, list[str]]]:
+    names: list[str] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    context.sni_callback = lambda sock, name, _: names.append(str(name))
+    writers: list[asyncio.StreamWriter] = []
+
+    async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, ssl.SSLError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def _handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", server.port)
+        writers.extend((writer, back))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_pipe(reader, back))
+            tasks.create_task(_pipe(there, writer))
+
+    listener = await asyncio.start_server(_handle, "127.0.0.1", 0, ssl=context)
+    try:
+        yield listener.sockets[0].getsockname()[1], names
+    finally:
+        listener.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)
+
+
+async def test_tls_is_checked_and_asks_by_name(start: StartRedis, tmp_path: Path) -> None:
+    """SNI carries the host or `server_name`, the certificate is checked for it, and its expiry is told."""
+    server = start()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca_file = str(tmp_path / "ca.pem")
+    async with tls_in_front_of(server, authority.issue_cert("cache.example")) as (port, names):
+        named = check_of(port, tls={"ca_file": ca_file, "server_name": "cache.example"})
+        async with held(named) as (session, first):
+            assert first.reason is None
+            assert float(str(first.details["certificate_expiry_timestamp_seconds"])) > time.time()
+            assert float(str(first.details["tls_seconds"])) > 0
+            assert names == ["cache.example"]
+            os.kill(server.process.pid, signal.SIGKILL)
+            assert (await asyncio.wait_for(session.lost, 5)).reason is Reason.IDLE_CLOSED
+        wrong_name = await attempt(check_of(port, tls={"ca_file": ca_file, "server_name": "other.example"}))
+        assert wrong_name.reason is Reason.TLS
+        unknown_authority = await attempt(check_of(port, tls={"server_name": "cache.example"}))
+        assert unknown_authority.reason is Reason.TLS
+
+
+async def test_tls_towards_a_server_without_it_does_not_pass(start: StartRedis) -> None:
+    """Redis waits for the end of what it takes for a command: the handshake is not answered, and that is told."""
+    server = start()
+    failure = await attempt(check_of(server.port, tls={}), timeout=0.3)
+    assert isinstance(failure, Failure)
+    assert failure.reason in (Reason.TIMEOUT, Reason.TLS, Reason.EOF, Reason.RESET)
