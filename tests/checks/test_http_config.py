@@ -1,0 +1,184 @@
+"""The config of kind http: what may be written, and the exact words for what may not."""
+
+import json
+
+import pytest
+from http_servers import config
+
+from exporter.config import ConfigError, load_environment, load_text
+from exporter.config.kinds.http import HttpConfig
+from exporter.config.service import UNREADABLE_URL
+
+
+def mistakes(**keys: object) -> list[str]:
+    """Return what is said of a service with these keys, without the place."""
+    with pytest.raises(ConfigError) as refused:
+        load_text(json.dumps({"services": {"api": {"kind": "http", **keys}}}))
+    return [str(mistake).split("services.")[1] for mistake in str(refused.value).split("\n")]
+
+
+def test_url_is_taken_apart() -> None:
+    """Scheme, login, host, port, path and query."""
+    read = config("https://u:p%3A%40@API.example.com:8443/users/@me?x=1#top")
+    assert (read.user, read.read_password()) == ("u", "p:@")
+    assert (read.host, read.port_in_use, read.path) == ("api.example.com", 8443, "/users/@me?x=1")
+    assert read.tls is not None
+    assert read.address == "api.example.com:8443"
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "tls"),
+    [
+        ("http://api", "api:80", False),
+        ("https://api", "api:443", True),
+        ("http://[::1]:8080/x", "[::1]:8080", False),
+        ("http://[fe80::1%25eth0]/", "[fe80::1%eth0]:80", False),
+        ("http://my_service.local.:81/", "my_service.local.:81", False),
+        ("https://bücher.example/", "xn--bcher-kva.example:443", True),
+    ],
+)
+def test_ports_follow_the_scheme(url: str, address: str, tls: bool) -> None:
+    """80, or 443 with TLS."""
+    read = config(url)
+    assert (read.address, read.tls is not None) == (address, tls)
+
+
+def test_host_port_path_and_tls_stand_for_a_url() -> None:
+    """So that no secret needs escaping."""
+    read = config(host="api", path="/health?deep=1", tls={"verify": False}, user="u", password="a/b@c")
+    assert (read.address, read.path, read.read_password()) == ("api:443", "/health?deep=1", "a/b@c")
+
+
+def test_one_variable_is_enough() -> None:
+    """`API_URL`, where there is no file."""
+    read = load_environment({"API_URL": "https://api.example.com/health"})
+    assert read is not None
+    service = read.services["external_api"]
+    assert isinstance(service, HttpConfig)
+    assert (service.address, service.path) == ("api.example.com:443", "/health")
+
+
+@pytest.mark.parametrize(
+    ("written", "limit"), [(1000, 1000), ("512B", 512), ("64KiB", 65536), ("2 MiB", 2097152)]
+)
+def test_a_size_has_a_unit_or_is_in_bytes(written: object, limit: int) -> None:
+    """As one would write it."""
+    assert config("http://api", body_limit=written).body_limit == limit
+
+
+def test_secrets_are_hidden_from_whoever_prints_the_config() -> None:
+    """Password, token and the values of headers."""
+    read = config("http://api", bearer_token="t0ken", headers={"X-Key": "sesame"})
+    login = config("http://u:hunter22@api")
+    assert not any(secret in f"{read!r}{login!r}" for secret in ("t0ken", "sesame", "hunter22"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"url": "ftp://api/"}, "api.url: expected a URL that begins with http:// or https://"),
+        ({"url": "api.example.com"}, "api.url: expected a URL that begins with http:// or https://"),
+        ({"url": "http://"}, "api.url: the host is missing"),
+        (
+            {"url": "http://api:99999/"},
+            f"api.{UNREADABLE_URL}",
+        ),
+        ({"url": "http://a b/"}, "api.host: not a host name, an address or the path of a Unix socket"),
+        ({"url": "http://a/\n"}, "api.url: a control character has to be escaped"),
+        ({"host": "u:p@h"}, "api.host: not a host name, an address or the path of a Unix socket"),
+        ({"url": "http://a..b/"}, "api.host: not a host name, an address or the path of a Unix socket"),
+        ({"url": "http://api/", "host": "b"}, "api: url and host both say host: keep one"),
+        ({"url": "http://u:p@api/", "user": "b"}, "api: url and user both say user: keep one"),
+        ({"url": "http://api/", "tls": {}}, "api: tls goes with https://: change the url or remove tls"),
+        ({"tls": {"server_name": ".b"}}, "api: tls.server_name is not a host name"),
+        ({"path": "health"}, "api.path: a path begins with /"),
+        ({"path": "/a\nb"}, "api.path: a path cannot hold a control character"),
+        ({"metod": "GET"}, "api.metod: unknown key; did you mean 'method'?"),
+        ({"headers": {"A b": "x"}}, "api.headers.A b: not the name of a header"),
+        (
+            {"headers": {"Content-Length": "1"}},
+            "api.headers.Content-Length: Content-Length is the exporter's own to send: remove it",
+        ),
+        (
+            {"headers": {"X": "a\r\nY: b"}},
+            "api.headers.X: a header cannot hold a line break or another control character",
+        ),
+        ({"password": "x"}, "api: a password needs a user: add `user`"),
+        (
+            {"user": "u", "password": "x", "bearer_token": "y"},
+            "api: user and bearer_token are both given: an API takes one of them",
+        ),
+        (
+            {"bearer_token": "x", "bearer_token_file": "/y"},
+            "api: bearer_token and bearer_token_file are both given: keep one",
+        ),
+        (
+            {"user": "u", "password": "x", "headers": {"authorization": "y"}},
+            "api: headers.Authorization and user are both given: keep one",
+        ),
+        ({"body_limit": "64KB"}, "api.body_limit: expected a size such as 64KiB, 1MiB or a number of bytes"),
+        (
+            {"method": "HEAD", "expect": {"body": "x"}},
+            "api: an answer to HEAD has no body: expect body and json go with GET",
+        ),
+        ({"expect": {"jsn": {}}}, "api.expect.jsn: unknown key; did you mean 'json'?"),
+        (
+            {"expect": {"status": [99]}},
+            "api.expect.status[0]: expected a status such as 200, or a class of them such as 2xx",
+        ),
+        (
+            {"expect": {"body": "(?=a)"}},
+            "api.expect.body: not a regular expression that RE2 knows: invalid perl operator: (?=",
+        ),
+        (
+            {"expect": {"headers": {"X": "("}}},
+            "api.expect.headers.X: not a regular expression that RE2 knows: missing ): (",
+        ),
+        (
+            {"expect": {"json": ["a"]}},
+            "api.expect.json: expected a mapping of paths to values, such as `status: ok`",
+        ),
+        (
+            {"expect": {"json": {"$.a": 1}}},
+            "api.expect.json: $.a: a path begins with a name: leave out the $",
+        ),
+        (
+            {"expect": {"json": {"a..b": 1}}},
+            "api.expect.json: a..b: not a path: write it as in data.items[0].state",
+        ),
+        (
+            {"expect": {"json": {"a[x]": 1}}},
+            "api.expect.json: a[x]: not a path: write it as in data.items[0].state",
+        ),
+        (
+            {"expect": {"json": {".a": 1}}},
+            "api.expect.json: .a: not a path: write it as in data.items[0].state",
+        ),
+        (
+            {"expect": {"json": {"": 1}}},
+            "api.expect.json: a path is empty: write it as in data.items[0].state",
+        ),
+        (
+            {"expect": {"json": {"a": {"=>": 1}}}},
+            "api.expect.json: a: unknown comparison '=>': known are ==, !=, <, <=, >, >=, in, matches, exists",
+        ),
+        ({"expect": {"json": {"a": {}}}}, "api.expect.json: a: a comparison is missing, such as {'>=': 5}"),
+        ({"expect": {"json": {"a": {">": True}}}}, "api.expect.json: a: > needs a number or a string"),
+        (
+            {"expect": {"json": {"a": {"in": []}}}},
+            "api.expect.json: a: in needs a list, such as [ok, degraded]",
+        ),
+        ({"expect": {"json": {"a": {"exists": 1}}}}, "api.expect.json: a: exists needs true or false"),
+        (
+            {"expect": {"json": {"a": {"matches": "("}}}},
+            "api.expect.json: a: not a regular expression that RE2 knows: missing ): (",
+        ),
+        (
+            {"expect": {"json": {"a": [1]}}},
+            "api.expect.json: a: only strings, numbers, true, false and null can be compared with",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_one_clear_line(keys: dict[str, object], said: str) -> None:
+    """With its path and the mend, and without a traceback."""
+    assert mistakes(**keys) == [said]
