@@ -1,0 +1,276 @@
+"""Kind websocket over real WebSocket servers: what they tell, dialogues, streams, TLS."""
+
+import asyncio
+import ssl
+import time
+from base64 import b64encode
+from pathlib import Path
+
+import trustme
+from websocket_servers import attempt, check_of, held, serving
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request
+from websockets.typing import Subprotocol
+
+from exporter.check import Failure
+from exporter.checks.websocket import WebsocketCheck
+from exporter.core.health import Reason
+
+
+async def test_a_ping_that_is_answered_is_good() -> None:
+    """The round trip, the handshake and the phases before it are told."""
+    async with serving() as port, held(check_of(port)) as (session, first):
+        assert first.reason is None
+        for phase in ("resolve", "connect", "handshake", "ping"):
+            assert isinstance(first.details[f"{phase}_seconds"], float)
+        assert first.details["last_message_timestamp_seconds"] is None
+        assert first.details["compression"] is False
+        assert session.peer == "127.0.0.1"
+        assert session.addresses == {"127.0.0.1"}
+        assert (await session.probe()).reason is None
+
+
+async def test_every_metric_has_its_source() -> None:
+    """Details hold what gauges and histograms show, counts what counters add up."""
+    async with serving() as port, held(check_of(port)) as (_, first):
+        sources = {metric.source for metric in WebsocketCheck.traits.metrics}
+        shown = first.details.keys() | first.counts.keys()
+        assert sources - shown == {"certificate_expiry_timestamp_seconds"}
+
+
+async def test_messages_are_counted_where_they_arrive() -> None:
+    """Text, binary, fragmented and one-megabyte messages each count once, and pings not at all."""
+
+    async def _stream(connection: ServerConnection) -> None:
+        await connection.send("text")
+        await connection.send(b"\x00\xff")
+        await connection.send(["in ", "three ", "parts"])
+        await connection.send("x" * 2**20)
+        await connection.ping()
+        await connection.wait_closed()
+
+    before = time.time()
+    async with serving(_stream) as port, check_of(port).connect() as session:
+        total = 0.0
+        async with asyncio.timeout(5):
+            while total < 4:
+                answer = await session.probe()
+                total += answer.counts["messages"]
+        assert total == answer.details["messages"] == 4
+        assert before <= float(str(answer.details["last_message_timestamp_seconds"])) <= time.time()
+        assert (await session.probe()).counts["messages"] == 0
+
+
+async def test_compression_is_off_unless_asked_for() -> None:
+    """permessage-deflate costs memory for each session."""
+
+    async def _stream(connection: ServerConnection) -> None:
+        await connection.send("x" * 100_000)
+        await connection.wait_closed()
+
+    async with serving(_stream) as port:
+        async with held(check_of(port)) as (_, first):
+            assert first.details["compression"] is False
+        async with held(check_of(port, compression=True)) as (session, first):
+            assert first.details["compression"] is True
+            assert (await session.probe()).details["messages"] == 1
+
+
+async def test_a_subprotocol_has_to_be_chosen() -> None:
+    """A server that takes none of those offered has no protocol in common with us."""
+    async with serving(subprotocols=[Subprotocol("json")]) as port:
+        async with held(check_of(port, subprotocols=["msgpack", "json"])) as (_, first):
+            assert first.details["subprotocol"] == "json"
+        assert (await attempt(check_of(port, subprotocols=["msgpack"]))).reason is Reason.PROTOCOL
+    async with serving() as port:
+        failure = await attempt(check_of(port, subprotocols=["msgpack"]))
+        assert failure.reason is Reason.PROTOCOL
+        assert "msgpack" in failure.message
+
+
+async def test_the_session_is_left_with_a_goodbye() -> None:
+    """The server sees close code 1000, and we do not wait for its answer."""
+    codes: asyncio.Queue[int | None] = asyncio.Queue()
+
+    async def _notes(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+        codes.put_nowait(connection.close_code)
+
+    async with serving(_notes) as port:
+        async with held(check_of(port)):
+            pass
+        assert await asyncio.wait_for(codes.get(), 5) == 1000
+
+
+async def test_two_sessions_of_one_check_live_side_by_side() -> None:
+    """A canary is a second connect on the same check."""
+    async with serving() as port:
+        check = check_of(port)
+        async with held(check) as (session, _):
+            async with held(check) as (_, canary):
+                assert canary.reason is None
+            assert (await session.probe()).reason is None
+            assert not session.lost.done()
+
+
+async def test_headers_and_credentials_go_with_the_upgrade(tmp_path: Path) -> None:
+    """Headers, origin, basic and bearer credentials; files are read again at each connect."""
+    requests: list[Request] = []
+
+    def _note(connection: ServerConnection, request: Request) -> None:
+        requests.append(request)
+
+    (tmp_path / "secret").write_text("first\n")
+    secret = str(tmp_path / "secret")
+    async with serving(process_request=_note) as port:
+        await attempt(check_of(port, headers={"X-Key": "k"}, origin="https://a.example", path="/ws/a@b?c=d"))
+        assert requests[-1].headers["X-Key"] == "k"
+        assert requests[-1].headers["Origin"] == "https://a.example"
+        assert requests[-1].headers["User-Agent"].startswith("connection-exporter/")
+        assert requests[-1].path == "/ws/a@b?c=d"
+        bearer = check_of(port, bearer_token_file=secret)
+        await attempt(bearer)
+        assert requests[-1].headers["Authorization"] == "Bearer first"
+        (tmp_path / "secret").write_text("second\n")
+        await attempt(bearer)
+        assert requests[-1].headers["Authorization"] == "Bearer second"
+        await attempt(check_of(port, user="me", password_file=secret))
+        assert requests[-1].headers["Authorization"] == f"Basic {b64encode(b'me:second').decode()}"
+        (tmp_path / "secret").write_text("two\nlines")
+        assert (await attempt(bearer)).reason is Reason.AUTH
+        (tmp_path / "secret").unlink()
+        failure = await attempt(bearer)
+        assert failure.reason is Reason.AUTH
+        assert "bearer_token_file cannot be read" in failure.message
+
+
+async def _asks_for_login(connection: ServerConnection) -> None:
+    await connection.send("welcome")
+    if await connection.recv() != "login secret":
+        await connection.close(1008, "who are you")
+        return
+    await connection.send("noise")
+    await connection.send("logged in")
+    async for message in connection:
+        if message == "time?":
+            await connection.send("noise")
+            await connection.send("time 42")
+
+
+LOGIN = [{"expect": "^welcome$"}, {"send": "login secret"}, {"expect": "^logged in$"}]
+
+
+async def test_a_dialogue_opens_the_session_and_goes_with_each_probe() -> None:
+    """Other messages are passed over; answers are no part of the stream."""
+    async with serving(_asks_for_login) as port:
+        check = check_of(port, on_connect=LOGIN, on_probe={"send": "time?", "expect": r"^time \d+$"})
+        async with held(check) as (session, first):
+            assert first.reason is None
+            assert isinstance(first.details["dialogue_seconds"], float)
+            assert isinstance(first.details["greeting_seconds"], float)
+            second = await session.probe()
+            assert second.reason is None
+            assert second.counts["messages"] == 1  # the noise
+
+
+async def test_a_login_that_fails_is_no_session(tmp_path: Path) -> None:
+    """The server closes with 1008, or does not say what was wanted; no message holds what was sent."""
+    (tmp_path / "login").write_text("login wrong\n")
+    wrong = [{"send_file": str(tmp_path / "login"), "expect": "^logged in$", "within": "200ms"}]
+    async with serving(_asks_for_login) as port:
+        failure = await attempt(check_of(port, on_connect=wrong))
+        assert isinstance(failure, Failure)
+        assert failure.reason is Reason.CLOSED
+        (tmp_path / "login").unlink()
+        assert (await attempt(check_of(port, on_connect=wrong))).reason is Reason.AUTH
+    async with serving() as port:
+        failure = await attempt(
+            check_of(port, on_connect=[{"send": "secret", "expect": "no", "within": "50ms"}])
+        )
+        assert isinstance(failure, Failure)
+        assert failure.reason is Reason.EXPECT
+        assert "secret" not in failure.message
+        assert "within 50ms (1 others came)" in failure.message
+
+
+async def test_an_expected_message_that_does_not_come_is_a_bad_answer() -> None:
+    """The server answers pings, so it is there; the next probe may be good again."""
+    answers = True
+
+    async def _talks(connection: ServerConnection) -> None:
+        async for message in connection:
+            if answers:
+                await connection.send(message)
+
+    async with serving(_talks) as port:
+        check = check_of(port, on_probe=[{"send": "hello", "expect": "hello", "within": "50ms"}])
+        async with held(check) as (session, first):
+            assert first.reason is None
+            answers = False
+            late = await session.probe()
+            assert late.reason is Reason.EXPECT
+            assert "'hello' within 50ms" in late.message
+            answers = True
+            assert (await session.probe()).reason is None
+
+
+async def test_a_dialogue_under_way_at_the_deadline_says_what_was_missing() -> None:
+    """The attempt's own deadline may come before that of a step."""
+    async with serving() as port:
+        check = check_of(port, on_probe={"send": "a", "expect": "b", "within": "30s"}, timeout="30s")
+        failure = await attempt(check, timeout=0.2)
+        assert failure.reason is Reason.EXPECT
+        assert "'b'" in failure.message
+
+
+async def test_a_stream_that_runs_dry_is_a_gap() -> None:
+    """Pings are answered, but no message comes for longer than max_gap."""
+    flow = asyncio.Event()
+    flow.set()
+
+    async def _streams(connection: ServerConnection) -> None:
+        while True:
+            await flow.wait()
+            await connection.send("tick")
+            await asyncio.sleep(0.02)
+
+    async with serving(_streams) as port, held(check_of(port, max_gap="300ms")) as (session, first):
+        assert first.reason is None
+        flow.clear()
+        await asyncio.sleep(0.4)
+        dry = await session.probe()
+        assert dry.reason is Reason.GAP
+        assert "max_gap 300ms" in dry.message
+        flow.set()
+        await asyncio.sleep(0.05)
+        assert (await session.probe()).reason is None
+
+
+async def test_answers_of_a_dialogue_do_not_hide_a_gap() -> None:
+    """What we asked for ourselves is no sign of a living stream."""
+    async with serving() as port:
+        check = check_of(port, max_gap="100ms", on_probe={"send": "hello", "expect": "hello"})
+        async with held(check) as (session, _):
+            await asyncio.sleep(0.15)
+            assert (await session.probe()).reason is Reason.GAP
+
+
+async def test_tls_is_checked_and_asks_by_name(tmp_path: Path) -> None:
+    """The certificate is checked for the host or `server_name`, and its expiry is told."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca_file = str(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("stream.example").configure_cert(context)
+    async with serving(tls=context) as port:
+        named = check_of(port, tls={"ca_file": ca_file, "server_name": "stream.example"})
+        async with held(named) as (_, first):
+            assert first.reason is None
+            assert float(str(first.details["certificate_expiry_timestamp_seconds"])) > time.time()
+        wrong_name = check_of(port, tls={"ca_file": ca_file, "server_name": "other.example"})
+        assert (await attempt(wrong_name)).reason is Reason.TLS
+        assert (await attempt(check_of(port, tls={}))).reason is Reason.TLS
+    async with serving() as port:
+        plain = await attempt(check_of(port, tls={"verify": False}))
+        assert plain.reason is Reason.EOF
+        assert "TLS handshake" in plain.message
