@@ -1,0 +1,191 @@
+"""Owns the transitions that outlive a restart: an SQLite file, bounded in size and age.
+
+For people, at /health/service/{name} and on the page. Counters are never restored: one that jumps corrupts
+`increase()`. Nothing that is wrong with the file is fatal: one that is corrupt is set aside, and a full disk costs the
+transitions that were not written. All of that is said in the log, once.
+"""
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from exporter.aside import aside
+from exporter.board import Board
+from exporter.core.health import Reason, Status
+from exporter.record import TRANSITIONS_KEPT, Transition
+
+FILE: Final = "transitions.sqlite3"
+MOST: Final = 100_000
+OLDEST: Final = 90 * 86400.0
+"""Seconds."""
+
+_VERSION: Final = 1
+_PRUNE_EVERY: Final = 256
+_LONGEST_MESSAGE: Final = 300
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_YEAR_2100: Final = 4.1e9
+_SCHEMA: Final = f"""
+CREATE TABLE transitions (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL,
+    previous TEXT NOT NULL, status TEXT NOT NULL, reason TEXT, message TEXT NOT NULL
+);
+CREATE INDEX by_name ON transitions (name, id);
+PRAGMA user_version = {_VERSION};
+"""
+
+Row = tuple[float, str, str, str, str, str | None, str]
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def history(
+    folder: Path, board: Board, subscribe: Callable[[Callable[[Transition], None]], object]
+) -> AsyncIterator[None]:
+    """Give ``board`` the transitions of before, and keep those to come, while the block runs.
+
+    ``subscribe`` has a plain function called in a thread of its own, behind a bounded queue.
+    """
+    store = Store(folder)
+    known = await aside(lambda: store.newest(board.names))
+    for record in board.records():
+        record.transitions.extend(known.get(record.name, ()))
+    subscribe(store.write)
+    try:
+        yield
+    finally:
+        await aside(store.close)
+
+
+class Store:
+    """The file. Blocks, so use it in a thread, and in one at a time. Never raises."""
+
+    def __init__(self, folder: Path, *, wall: Callable[[], float] = time.time) -> None:
+        self.path = folder / FILE
+        self._wall = wall
+        self._connection: sqlite3.Connection | None = None
+        self._writes = 0
+        self._failing = False
+
+    def newest(self, names: Iterable[str]) -> dict[str, list[Transition]]:
+        """Return the last transitions of each of ``names``, the newest first."""
+        found: dict[str, list[Transition]] = {}
+
+        def read(connection: sqlite3.Connection) -> None:
+            for name in names:
+                rows = connection.execute(
+                    "SELECT at, name, kind, previous, status, reason, message FROM transitions"
+                    " WHERE name = ? ORDER BY id DESC LIMIT ?",
+                    (name, TRANSITIONS_KEPT),
+                )
+                found[name] = [t for row in rows if (t := _transition(row)) is not None]
+
+        self._do(read)
+        return found
+
+    def write(self, transition: Transition) -> None:
+        """Keep a transition, and now and then forget the oldest."""
+        t = transition
+        reason, message = t.reason.value if t.reason else None, t.message[:_LONGEST_MESSAGE]
+        row: Row = (t.at, t.name, t.kind, t.previous.value, t.status.value, reason, message)
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO transitions (at, name, kind, previous, status, reason, message)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            if self._writes % _PRUNE_EVERY == 0:
+                newest = "(SELECT max(id) FROM transitions)"
+                connection.execute(f"DELETE FROM transitions WHERE id <= {newest} - ?", (MOST,))  # noqa: S608
+                connection.execute("DELETE FROM transitions WHERE at < ?", (self._wall() - OLDEST,))
+            self._writes += 1
+
+        self._do(insert)
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _do(self, work: Callable[[sqlite3.Connection], None], *, again: bool = True) -> None:
+        """Do ``work`` in one transaction, on a new file if this one turns out to be corrupt."""
+        try:
+            if self._connection is None:
+                self._connection = self._open()
+            with self._connection:
+                work(self._connection)
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            if _is_corrupt(error) and again and self._set_aside(error):
+                self._do(work, again=False)
+            elif not self._failing:
+                self._failing = True
+                log.error("history_not_kept", file=str(self.path), error=str(error))
+            return
+        if self._failing:
+            self._failing = False
+            log.info("history_kept_again", file=str(self.path))
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=1.0, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")  # a write is then 30 us, and survives kill -9
+            connection.execute("PRAGMA synchronous = NORMAL")
+            with closing(connection.execute("PRAGMA user_version")) as found:
+                (version,) = found.fetchone()
+            if version == 0:
+                connection.executescript(_SCHEMA)
+            elif version != _VERSION:
+                raise _Foreign(f"written by another version of the exporter ({version})")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_aside(self, error: Exception) -> bool:
+        """Rename the file, so that somebody can look at it, and tell whether that went well."""
+        target = self.path.with_name(f"{FILE}.corrupt-{self._wall():.0f}")
+        try:
+            self.path.rename(target)
+            for suffix in ("-wal", "-shm"):
+                self.path.with_name(FILE + suffix).unlink(missing_ok=True)
+        except OSError:
+            return False
+        log.error("history_set_aside", file=str(self.path), renamed=str(target), error=str(error))
+        return True
+
+
+class _Foreign(sqlite3.Error):
+    """A file with a schema that is not ours."""
+
+
+def _is_corrupt(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, _Foreign) or code in _CORRUPT
+
+
+def _transition(row: tuple[object, ...]) -> Transition | None:
+    """Return the row as a value; ``None`` if it was not we who wrote it so."""
+    at, name, kind, previous, status, reason, message = row
+    try:
+        if not isinstance(at, float) or not 0 < at < _YEAR_2100:
+            return None
+        return Transition(
+            str(name),
+            str(kind),
+            Status(str(previous)),
+            Status(str(status)),
+            Reason(str(reason)) if reason else None,
+            str(message),
+            at,
+        )
+    except ValueError:
+        return None

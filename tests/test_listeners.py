@@ -1,0 +1,310 @@
+"""Callbacks are told in order, and none of them can hold up the monitor or another callback."""
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, MutableSequence
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from exporter.core.health import Status
+from exporter.listeners import QUEUE_SIZE, Callback, Listeners
+from exporter.record import Transition
+
+Record = Callable[[Transition], None]
+
+
+def change(number: int) -> Transition:
+    return Transition("it", "scripted", Status.HEALTHY, Status.CONNECTING, None, "", float(number))
+
+
+@pytest.fixture
+async def listeners() -> AsyncIterator[Listeners]:
+    """Give listeners that are ended after the test, and see that they leave no task."""
+    listeners = Listeners()
+    yield listeners
+    await listeners.aclose()
+    assert workers() == []
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[MutableSequence[MutableMapping[str, Any]]]:
+    """Keep what is logged, however an earlier test has configured it."""
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.reset_defaults()
+    with capture_logs() as logged:
+        yield logged
+    if before is not None:
+        structlog.configure(**before)
+
+
+def workers() -> list[str]:
+    """Return the tasks that run callbacks now."""
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith("_TaskWorker")]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+
+
+def coroutine_function(record: Record) -> Callback:
+    async def callback(transition: Transition) -> None:
+        await asyncio.sleep(0)
+        record(transition)
+
+    return callback
+
+
+def plain_function(record: Record) -> Callback:
+    def callback(transition: Transition) -> None:
+        record(transition)
+
+    return callback
+
+
+def partial_of_a_coroutine_function(record: Record) -> Callback:
+    async def callback(_: str, transition: Transition) -> None:
+        record(transition)
+
+    return functools.partial(callback, "bound")
+
+
+def object_with_an_async_call(record: Record) -> Callback:
+    class AsyncCall:
+        async def __call__(self, transition: Transition) -> None:
+            record(transition)
+
+    return AsyncCall()
+
+
+def method_of_an_object(record: Record) -> Callback:
+    class Owner:
+        def told(self, transition: Transition) -> None:
+            record(transition)
+
+    return Owner().told
+
+
+KINDS = [
+    coroutine_function,
+    plain_function,
+    partial_of_a_coroutine_function,
+    object_with_an_async_call,
+    method_of_an_object,
+]
+BOTH = [coroutine_function, plain_function]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_callback_gets_each_transition_in_order(
+    kind: Callable[[Record], Callback], listeners: Listeners
+) -> None:
+    """Of whatever kind it is: a coroutine is awaited, a function is called."""
+    seen: list[float] = []
+    listeners.add(kind(lambda t: seen.append(t.at)))
+    for number in range(200):
+        listeners.tell(change(number))
+    await until(lambda: len(seen) == 200)
+    assert seen == list(range(200))
+    assert listeners.dropped == 0
+
+
+async def test_a_coroutine_runs_in_the_loop_and_a_function_outside_it(listeners: Listeners) -> None:
+    """So that a function may block."""
+    threads: dict[str, threading.Thread] = {}
+    listeners.add(coroutine_function(lambda _: threads.update(coroutine=threading.current_thread())))
+    listeners.add(plain_function(lambda _: threads.update(function=threading.current_thread())))
+    listeners.tell(change(1))
+    await until(lambda: len(threads) == 2)
+    assert threads["coroutine"] is threading.current_thread()
+    assert threads["function"] is not threading.current_thread()
+    assert threads["function"].daemon
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_a_callback_that_raises_goes_on_with_the_next(
+    kind: Callable[[Record], Callback],
+    listeners: Listeners,
+    logged: MutableSequence[MutableMapping[str, Any]],
+) -> None:
+    """Its mistake is its own: it is logged, and nobody else notices."""
+    seen: list[float] = []
+
+    def raising(transition: Transition) -> None:
+        seen.append(transition.at)
+        raise ValueError("of the callback")
+
+    listeners.add(kind(raising))
+    for number in range(3):
+        listeners.tell(change(number))
+    await until(lambda: len(seen) == 3)
+    assert seen == [0, 1, 2]
+    await until(lambda: len(logged) == 3)
+    assert {line["event"] for line in logged} == {"callback_failed"}
+
+
+async def test_a_callback_that_ends_as_if_cancelled_goes_on_with_the_next(listeners: Listeners) -> None:
+    """As one does that awaits a cancelled task."""
+    seen: list[float] = []
+
+    async def cancelled(transition: Transition) -> None:
+        seen.append(transition.at)
+        raise asyncio.CancelledError
+
+    listeners.add(cancelled)
+    for number in range(3):
+        listeners.tell(change(number))
+    await until(lambda: len(seen) == 3)
+
+
+async def test_a_coroutine_that_never_returns_holds_up_nobody_and_drops_the_oldest() -> None:
+    """A thousand wait for it, the newest; what had to go is counted; the end of it all takes a second."""
+    listeners, release, stuck, free = Listeners(), asyncio.Event(), list[float](), list[float]()
+
+    async def never(transition: Transition) -> None:
+        stuck.append(transition.at)
+        await release.wait()
+
+    listeners.add(never)
+    listeners.add(plain_function(lambda t: free.append(t.at)))
+    listeners.tell(change(0))
+    await until(lambda: stuck == [0] and free == [0])
+    for number in range(1, QUEUE_SIZE + 8):
+        listeners.tell(change(number))
+        if number % 100 == 0:
+            await until(lambda number=number: free[-1] == number)  # type: ignore[misc]
+    await until(lambda: len(free) == QUEUE_SIZE + 8)
+    assert listeners.dropped == 7
+    release.set()
+    await until(lambda: len(stuck) == QUEUE_SIZE + 1)
+    assert stuck == [0, *range(8, QUEUE_SIZE + 8)]
+    await listeners.aclose()
+
+
+async def test_a_function_that_never_returns_holds_up_nobody_and_drops_the_oldest() -> None:
+    """The same, in its thread."""
+    listeners, release, stuck = Listeners(), threading.Event(), list[float]()
+
+    def never(transition: Transition) -> None:
+        stuck.append(transition.at)
+        release.wait(30)
+
+    listeners.add(never)
+    listeners.tell(change(0))
+    await until(lambda: stuck == [0])
+    for number in range(1, QUEUE_SIZE + 8):
+        listeners.tell(change(number))
+    assert listeners.dropped == 7
+    release.set()
+    await until(lambda: len(stuck) == QUEUE_SIZE + 1)
+    assert stuck == [0, *range(8, QUEUE_SIZE + 8)]
+    await listeners.aclose()
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_who_has_unsubscribed_is_told_nothing_more(
+    kind: Callable[[Record], Callback], listeners: Listeners
+) -> None:
+    """Unsubscribing twice is no mistake, and takes nobody else away."""
+    gone: list[float] = []
+    here: list[float] = []
+    unsubscribe = listeners.add(kind(lambda t: gone.append(t.at)))
+    listeners.add(kind(lambda t: here.append(t.at)))
+    listeners.tell(change(0))
+    await until(lambda: gone == here == [0])
+    unsubscribe()
+    unsubscribe()
+    listeners.tell(change(1))
+    await until(lambda: here == [0, 1])
+    assert gone == [0]
+
+
+async def test_a_callback_may_unsubscribe_itself(listeners: Listeners) -> None:
+    """And comes to its end in peace."""
+    seen: list[str] = []
+
+    async def once(transition: Transition) -> None:
+        unsubscribe()
+        await asyncio.sleep(0)
+        seen.append("to the end")
+
+    unsubscribe = listeners.add(once)
+    listeners.tell(change(0))
+    await until(lambda: bool(seen))
+    listeners.tell(change(1))
+    await asyncio.sleep(0.01)
+    assert seen == ["to the end"]
+
+
+async def test_a_callback_that_unsubscribed_in_the_middle_of_its_work_is_ended_with_the_rest() -> None:
+    """Its task is still ours: nothing is left behind."""
+    listeners, begun = Listeners(), asyncio.Event()
+
+    async def never(_: Transition) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    unsubscribe = listeners.add(never)
+    listeners.tell(change(0))
+    await begun.wait()
+    unsubscribe()
+    await listeners.aclose()
+    assert workers() == []
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_the_end_waits_for_what_is_queued(kind: Callable[[Record], Callback]) -> None:
+    """The last transitions, those of the stop, reach everybody who takes less than a second for them."""
+    listeners, seen = Listeners(), list[float]()
+
+    def slow(transition: Transition) -> None:
+        time.sleep(0.01)
+        seen.append(transition.at)
+
+    listeners.add(kind(slow))
+    for number in range(10):
+        listeners.tell(change(number))
+    await listeners.aclose()
+    assert seen == list(range(10))
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_the_end_waits_a_second_for_those_who_never_return(kind: Callable[[Record], Callback]) -> None:
+    """And no longer: an exit must not hang on a callback."""
+    listeners, release, begun = Listeners(), threading.Event(), threading.Event()
+
+    async def never(_: Transition) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    def never_either(_: Transition) -> None:
+        begun.set()
+        release.wait(30)
+
+    listeners.add(never if kind is coroutine_function else never_either)
+    listeners.tell(change(0))
+    await until(begun.is_set)
+    before = time.monotonic()
+    await listeners.aclose()
+    assert 0.9 < time.monotonic() - before < 5
+    assert workers() == []
+    release.set()
+
+
+async def test_the_end_can_come_twice_and_before_anything_was_told(listeners: Listeners) -> None:
+    """A subscriber that was never told has neither task nor thread."""
+    threads = threading.active_count()
+    listeners.add(coroutine_function(lambda _: None))
+    listeners.add(plain_function(lambda _: None))
+    assert threading.active_count() == threads
+    await listeners.aclose()
+    await listeners.aclose()
+    listeners.tell(change(0))
