@@ -1,0 +1,130 @@
+"""Redis under the whole exporter: what changes while the session lives, and what a canary sees of it."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+from watched import on_uvloop, watching
+
+from exporter.core.health import Reason, Status
+from exporter.demo.servers import Redis
+
+QUICK = """\
+defaults: {interval: 500ms, timeout: 500ms, retry_delay: 200ms, max_retry_delay: 500ms, canary: 500ms}
+services:
+"""
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    server = Redis()
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.close())
+
+
+def service(name: str, redis: Redis, more: str = "") -> str:
+    return f'  {name}: {{kind: redis, url: "redis://127.0.0.1:{redis.port}"{more}}}\n'
+
+
+@on_uvloop
+async def test_a_password_that_changes_while_connected_is_seen_by_the_canary(redis: Redis) -> None:
+    """Wanted from now on: `unhealthy`, `auth`, session up. With the password file put right, healthy again."""
+    secret = redis.folder / "password"
+    secret.write_text("")
+    config = (
+        QUICK + service("redis", redis) + service("right", redis, f", password_file: {secret}, canary: off")
+    )
+    async with watching(config) as watched:
+        await watched.until("redis", Status.HEALTHY, within=10)
+        began = time.monotonic()
+        await redis.call("CONFIG", "SET", "requirepass", "changed")
+        redis.password = "changed"
+        at = await watched.until("redis", Status.UNHEALTHY, Reason.AUTH, within=5)
+        assert at - began < 0.55 + 0.5 + 1.0
+        assert watched.record("redis").health.session_up
+        assert watched.record("redis").sessions_lost == 0
+        secret.write_text("wrong")
+        await watched.until("right", Status.DISCONNECTED, Reason.AUTH, within=10)
+        secret.write_text("changed\n")
+        await watched.healthy("right")
+        await redis.call("CONFIG", "SET", "requirepass", "")
+        redis.password = None
+        await watched.healthy("redis")
+        assert watched.record("redis").sessions_lost == 0
+
+
+@on_uvloop
+async def test_no_room_for_another_client_is_seen_by_the_canary(redis: Redis) -> None:
+    """maxclients reached: the session goes on, the canary says `slots_full`; newcomers are turned away."""
+    config = QUICK + service("redis", redis)
+    async with watching(config) as watched:
+        await watched.healthy()
+        assert await redis.call("CONFIG", "SET", "maxclients", "1") == b"+OK"
+        await watched.until("redis", Status.UNHEALTHY, Reason.SLOTS_FULL, within=5)
+        assert watched.record("redis").sessions_lost == 0
+        assert await watched.sample("connection_session_up", name="redis") == 1
+        # the server is full of us: the way to mend it is to leave
+    assert await redis.call("CONFIG", "SET", "maxclients", "1000") == b"+OK"
+
+
+@on_uvloop
+async def test_client_kill_is_a_loss_that_costs_no_outage(redis: Redis) -> None:
+    """An administrator ends our session: told in milliseconds, back at once, no outage."""
+    async with watching(QUICK + service("redis", redis)) as watched:
+        await watched.healthy()
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        await redis.call("CLIENT", "KILL", "TYPE", "normal")
+        lost = await watched.until("redis", Status.CONNECTING, Reason.IDLE_CLOSED, since=began, within=5)
+        back = await watched.until("redis", Status.HEALTHY, since=lost, within=5)
+        assert lost - began < 0.25
+        assert back - lost < 0.25
+        assert watched.record("redis").outages == 0
+
+
+@on_uvloop
+async def test_a_failover_that_makes_it_a_replica_with_no_master(redis: Redis) -> None:
+    """`role` where a master is expected, and where the link to the master is down; a promotion mends it."""
+    config = QUICK + service("master", redis, ", expect: {role: master}")
+    config += service("linked", redis, ", expect: {master_link_up: true}") + service("any", redis)
+    async with watching(config) as watched:
+        await watched.healthy()
+        assert await redis.call("REPLICAOF", "127.0.0.1", "1") == b"+OK"  # nobody listens there
+        await watched.until("master", Status.UNHEALTHY, Reason.ROLE, within=5)
+        await watched.until("linked", Status.UNHEALTHY, Reason.ROLE, within=5)
+        await watched.holds(lambda: watched.record("any").details["master_link_up"] is False, within=5)
+        assert await watched.sample("connection_redis_master_link_up", name="any") == 0
+        await redis.call("REPLICAOF", "NO", "ONE")
+        await watched.healthy()
+        watched.undisturbed("any")
+        assert all(watched.record(name).sessions_lost == 0 for name in ("master", "linked"))
+
+
+@on_uvloop
+async def test_a_full_memory_is_a_bad_answer_until_there_is_room(redis: Redis) -> None:
+    """noeviction and full: writes are refused, and that is said; then mended."""
+    async with watching(QUICK + service("redis", redis)) as watched:
+        await watched.healthy()
+        await redis.call("CONFIG", "SET", "maxmemory", "1")
+        await watched.until("redis", Status.UNHEALTHY, Reason.QUERY, within=5)
+        assert "memory is full" in watched.record("redis").trouble.message
+        await redis.call("CONFIG", "SET", "maxmemory", "0")
+        await watched.healthy()
+
+
+@on_uvloop
+async def test_a_long_script_holds_up_that_service_alone(redis: Redis) -> None:
+    """While a script blocks the server its probe times out or is told BUSY; then it is back by itself."""
+    async with Redis() as other:
+        config = QUICK + service("redis", redis) + service("other", other)
+        async with watching(config) as watched:
+            await watched.healthy()
+            await redis.call("CONFIG", "SET", "lua-time-limit", "60000")
+            script = "local n = 0 while n < 120000000 do n = n + 1 end return n"
+            blocking = asyncio.create_task(redis.call("EVAL", script, "0"))
+            await watched.until("redis", Status.CONNECTING, Reason.TIMEOUT, within=10)
+            await blocking
+            await watched.healthy(within=15)
+            watched.undisturbed("other")
