@@ -1,0 +1,129 @@
+"""The panels of the Monitor dashboard on Prometheus and Alertmanager, from their own metrics."""
+
+from .palette import DISCONNECTED, FIRST, SECOND, Json
+from .panels import colour_of, target, targets, timeseries
+
+
+def rules() -> Json:
+    """Return how many evaluations of rules failed or were skipped."""
+    failures = "sum(increase(prometheus_rule_evaluation_failures_total[$__rate_interval]))"
+    missed = "sum(increase(prometheus_rule_group_iterations_missed_total[$__rate_interval]))"
+    return timeseries(
+        "Rules that failed or were skipped",
+        "Evaluations that ended in an error, and rounds that were skipped for want of time. Either"
+        " means alerts that do not come.",
+        targets((failures, "failed"), (missed, "skipped")),
+        unit="short",
+        bars=True,
+        interval="5m",
+        overrides=[colour_of("failed", SECOND), colour_of("skipped", FIRST)],
+        extra={"decimals": 0},
+    )
+
+
+def rule_time() -> Json:
+    """Return how long the slowest rule group takes."""
+    return timeseries(
+        "Duration of the slowest rule group",
+        "How long the last evaluation of the slowest group took; it must stay below its interval.",
+        [target("max(prometheus_rule_group_last_duration_seconds)", "slowest group")],
+        unit="s",
+    )
+
+
+def sent() -> Json:
+    """Return how many alerts went to Alertmanager."""
+    return timeseries(
+        "Alerts handed to Alertmanager",
+        "Alerts sent, and those that failed or were dropped.",
+        targets(
+            ("sum(rate(prometheus_notifications_sent_total[$__rate_interval]))", "sent"),
+            ("sum(rate(prometheus_notifications_errors_total[$__rate_interval]))", "failed"),
+            ("sum(rate(prometheus_notifications_dropped_total[$__rate_interval]))", "dropped"),
+        ),
+        unit="cps",
+        interval="5m",
+    )
+
+
+def series() -> Json:
+    """Return how many series Prometheus holds."""
+    return timeseries(
+        "Series in memory",
+        "Series that Prometheus holds in its head block.",
+        [target("sum(prometheus_tsdb_head_series)", "series")],
+        unit="short",
+    )
+
+
+def storage() -> Json:
+    """Return what Prometheus has on disk."""
+    blocks = "sum(prometheus_tsdb_storage_blocks_bytes)"
+    wal = "sum(prometheus_tsdb_wal_storage_size_bytes)"
+    return timeseries(
+        "Storage",
+        "Bytes on disk: blocks, and the write-ahead log.",
+        targets((blocks, "blocks"), (wal, "write-ahead log")),
+        unit="bytes",
+    )
+
+
+def discovered() -> Json:
+    """Return how many Alertmanagers Prometheus knows."""
+    return timeseries(
+        "Alertmanagers known to Prometheus",
+        "At 0 no alert leaves Prometheus.",
+        [target("sum(prometheus_notifications_alertmanagers_discovered)", "Alertmanagers")],
+        unit="short",
+        extra={"decimals": 0},
+    )
+
+
+def notified() -> Json:
+    """Return the notifications, sent and failed."""
+    failed = "sum(increase(alertmanager_notifications_failed_total[$__rate_interval]))"
+    return timeseries(
+        "Notifications",
+        "Notifications sent, by integration, and those that failed.",
+        targets(
+            (
+                "sum by (integration)"
+                " (increase(alertmanager_notifications_total[$__rate_interval])) > 0"
+                " or on () vector(0)",
+                "sent {{integration}}",
+            ),
+            (failed, "failed"),
+        ),
+        unit="short",
+        bars=True,
+        interval="5m",
+        overrides=[colour_of("failed", DISCONNECTED)],
+        extra={"decimals": 0},
+    )
+
+
+def delay() -> Json:
+    """Return how long receivers take."""
+    buckets = "sum by (le) (rate(alertmanager_notification_latency_seconds_bucket[$__rate_interval]))"
+    return timeseries(
+        "Latency of notifications",
+        "How long receivers take to accept a notification, p99; no line while none is sent.",
+        [target(f"histogram_quantile(0.99, {buckets})", "p99")],
+        unit="s",
+        interval="5m",
+        overrides=[colour_of("p99", SECOND)],
+    )
+
+
+def held() -> Json:
+    """Return the alerts and silences that Alertmanager holds."""
+    return timeseries(
+        "Alerts and silences",
+        "Alerts that Alertmanager holds, by state, and silences in force, as for maintenance.",
+        targets(
+            ("sum by (state) (alertmanager_alerts)", "{{state}} alerts"),
+            ('sum(alertmanager_silences{state="active"})', "silences in force"),
+        ),
+        unit="short",
+        extra={"decimals": 0},
+    )

@@ -1,0 +1,97 @@
+"""The panels of the Monitor dashboard on the exporter itself."""
+
+from .palette import DISCONNECTED, FIRST, HEALTHY, NEUTRAL, SECOND, Json, steps
+from .panels import colour_of, stat, target, targets, timeseries
+
+_EXPORTER = "and on (job, instance) connection_exporter_build_info"
+
+
+def overdue() -> Json:
+    """Return by how much the most overdue check is late."""
+    overdue = "time() - min by (job) (connection_next_attempt_timestamp_seconds)"
+    return timeseries(
+        "Most overdue check",
+        "Seconds since the oldest planned attempt should have started. Below zero all are on time;"
+        " an attempt in flight may be a few seconds late.",
+        [target(f"{overdue} or on () vector(0)", "{{job}}")],
+        unit="s",
+        thresholds=steps((None, HEALTHY), (60, DISCONNECTED)),
+    )
+
+
+def lag() -> Json:
+    """Return how late the event loop wakes."""
+    buckets = "sum by (le) (rate(connection_exporter_loop_lag_seconds_bucket[$__rate_interval]))"
+    return timeseries(
+        "Lag of the event loop",
+        "How late the exporter's loop wakes. It adds to the time in which a break is noticed.",
+        targets(
+            (f"histogram_quantile(0.99, {buckets})", "p99"),
+            (f"histogram_quantile(0.5, {buckets})", "p50"),
+        ),
+        unit="s",
+        interval="1m",
+        overrides=[colour_of("p99", SECOND), colour_of("p50", FIRST)],
+    )
+
+
+def forced() -> Json:
+    """Return forced checks and dropped callbacks."""
+    return timeseries(
+        "Forced checks and dropped callbacks",
+        "Checks asked for by people, and notices to subscribers that were dropped because their"
+        " queue was full.",
+        targets(
+            ("sum(increase(connection_forced_checks_total[$__rate_interval]))", "forced checks"),
+            (
+                "sum(increase(connection_exporter_callbacks_dropped_total[$__rate_interval]))",
+                "dropped callbacks",
+            ),
+        ),
+        unit="short",
+        bars=True,
+        interval="1m",
+        overrides=[colour_of("forced checks", FIRST), colour_of("dropped callbacks", SECOND)],
+        extra={"decimals": 0},
+    )
+
+
+def scrape() -> Json:
+    """Return how long a scrape takes."""
+    return timeseries(
+        "Duration of a scrape",
+        "How long Prometheus waits for the exporter's metrics. They come from memory, so this does"
+        " not grow when a service hangs.",
+        [target(f"scrape_duration_seconds {_EXPORTER}", "{{instance}}")],
+        unit="s",
+    )
+
+
+def samples() -> Json:
+    """Return how many samples a scrape brings."""
+    return timeseries(
+        "Samples in a scrape",
+        "How many samples the exporter gives. Up to 48 a service, and what its kind adds.",
+        [target(f"scrape_samples_scraped {_EXPORTER}", "{{instance}}")],
+        unit="short",
+    )
+
+
+def started() -> Json:
+    """Return version and uptime."""
+    return stat(
+        "Version and uptime",
+        "The version of the exporter, and how long it has been running.",
+        [
+            target(
+                "(time() - process_start_time_seconds) * on (job, instance)"
+                " group_left (version) connection_exporter_build_info",
+                "{{version}} {{instance}}",
+                instant=True,
+            )
+        ],
+        unit="dtdurations",
+        text="value_and_name",
+        thresholds=steps((None, NEUTRAL)),
+        extra={"decimals": 0},
+    )
