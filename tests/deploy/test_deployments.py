@@ -1,0 +1,247 @@
+"""What is deployed has the right shape: Compose file, Dockerfile, Kubernetes objects and the systemd unit."""
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter.config import load
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+CONFIGS = [
+    ROOT / "deploy" / "compose" / "connection-exporter.yml",
+    ROOT / "deploy" / "compose" / "demo.yml",
+    KUBERNETES / "connection-exporter.yml",
+]
+
+
+def document(name: str) -> Any:
+    """Parse one file of deploy/kubernetes."""
+    return yaml.safe_load((KUBERNETES / name).read_text())
+
+
+def objects() -> list[dict[str, Any]]:
+    """Return the objects that the kustomization names, but the dashboards."""
+    names = [name for name in document("kustomization.yaml")["resources"] if name.endswith(".yaml")]
+    return [document(name) for name in [*names, "networkpolicy.yaml"]]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_config_that_is_shipped_loads(path: Path) -> None:
+    """With no variable set and no secret there."""
+    assert load(path).services
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_compose_service_is_hardened(name: str) -> None:
+    """Read-only, no capabilities, no new privileges, bounded logs and memory, and a health check."""
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert "mem_limit" in service
+    assert "healthcheck" in service or service["image"] == "connection-exporter:local"  # ours brings its own
+    assert service.get("user") != "root"
+    assert not service.get("privileged")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_open_to_this_machine_only(name: str) -> None:
+    """Whoever wants more says so."""
+    assert all(port.startswith("127.0.0.1:${") for port in SERVICES[name].get("ports", []))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_public_image_has_an_exact_tag(name: str) -> None:
+    """And ours is built here, once."""
+    image, _, tag = SERVICES[name]["image"].partition(":")
+    assert re.fullmatch(r"v?\d[\d.]*|local", tag)
+    assert (image == "connection-exporter") == (tag == "local")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_configs_are_mounted_read_only_from_files_that_exist(name: str) -> None:
+    """Docker makes a folder where a mounted file is missing, and the program then says something strange."""
+    for volume in SERVICES[name].get("volumes", []):
+        source, _, rest = volume.partition(":")
+        if source.startswith("."):
+            assert (ROOT / source).exists(), source
+            assert rest.endswith(":ro"), volume
+        else:
+            assert source in COMPOSE["volumes"]
+
+
+def test_the_stack_starts_in_order_and_the_demo_only_when_asked() -> None:
+    """Nothing outside the profile waits for something in it."""
+    plain = {name for name, service in SERVICES.items() if "profiles" not in service}
+    assert plain == {"exporter", "prometheus", "alertmanager", "alertmanager-config", "grafana"}
+    for name in plain:
+        assert set(SERVICES[name].get("depends_on", {})) <= plain
+    assert SERVICES["demo-exporter"]["pid"] == "service:bot"
+
+
+def test_alertmanager_gets_every_variable_of_its_renderer() -> None:
+    """A variable that the compose file does not hand on is set in vain."""
+    script = [sys.executable, str(ROOT / "alertmanager" / "render.py"), "--help"]
+    text = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"^  (ALERT_\w+) ", text, re.MULTILINE)) | {"AWS_SHARED_CREDENTIALS_FILE"}
+    environment = SERVICES["alertmanager-config"]["environment"]
+    assert environment == {name: f"${{{name}:-}}" for name in known}
+
+
+def test_prometheus_keeps_longer_than_the_longest_window() -> None:
+    """The default of 15 days would cut the 30 days of the service levels."""
+    assert "--storage.tsdb.retention.time=45d" in SERVICES["prometheus"]["command"]
+    assert "--rules.alert.resend-delay=5s" in SERVICES["prometheus"]["command"]
+
+
+def test_the_image_runs_as_somebody_else_and_keeps_nothing_to_build_with() -> None:
+    """A numeric user, so that Kubernetes can tell; pip goes; health is asked without any tool."""
+    text = (ROOT / "Dockerfile").read_text()
+    final = text.rsplit("\nFROM ", 1)[1]
+    assert text.count("\nFROM ") == 2
+    assert re.search(r"^USER 65534:65534$", final, re.MULTILINE)
+    assert "pip uninstall" in final
+    assert "apt-get" not in text
+    assert "HEALTHCHECK" in final
+    assert "STOPSIGNAL SIGTERM" in final
+
+
+def test_the_rules_of_kubernetes_are_those_of_prometheus() -> None:
+    """Generated and committed are equal."""
+    command = [sys.executable, str(ROOT / "scripts" / "kubernetes.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0
+    rule = document("prometheusrule.yaml")
+    groups = [
+        group
+        for path in sorted((ROOT / "prometheus" / "rules").glob("*.yml"))
+        for group in yaml.safe_load(path.read_text())["groups"]
+    ]
+    assert rule["spec"]["groups"] == groups
+    assert len({group["name"] for group in groups}) == len(groups)
+
+
+def test_the_links_of_kubernetes_rules_can_point_elsewhere(tmp_path: Path) -> None:
+    """No link to localhost is left."""
+    output = tmp_path / "rule.yaml"
+    links = ["--grafana=https://grafana.example.com/", "--runbooks=https://wiki.example.com/runbooks"]
+    command = [sys.executable, str(ROOT / "scripts" / "kubernetes.py"), f"--output={output}", *links]
+    subprocess.run(command, check=True)
+    text = output.read_text()
+    assert "localhost" not in text
+    assert "https://wiki.example.com/runbooks/ConnectionDisconnected.md" in text
+    assert "https://grafana.example.com/d/connection-service" in text
+
+
+def test_every_object_of_kubernetes_has_what_the_api_wants() -> None:
+    """A version, a kind and a name; the namespace comes from the kustomization."""
+    kinds = {
+        "Namespace": "v1",
+        "Service": "v1",
+        "Deployment": "apps/v1",
+        "NetworkPolicy": "networking.k8s.io/v1",
+        "ServiceMonitor": "monitoring.coreos.com/v1",
+        "PrometheusRule": "monitoring.coreos.com/v1",
+    }
+    assert {one["kind"]: one["apiVersion"] for one in objects()} == kinds
+    assert {one["metadata"]["name"] for one in objects()} == {"connection-exporter"}
+
+
+def test_the_deployment_is_hardened_and_probed() -> None:
+    """What the restricted standard of pod security asks for, and more."""
+    pod = document("deployment.yaml")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "http"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/-/ready", "port": "http"}
+    assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+    assert "memory" in container["resources"]["limits"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    assert all(mount["readOnly"] for mount in container["volumeMounts"])
+
+
+def test_labels_ports_and_the_job_fit_together() -> None:
+    """The service finds the pod, the monitor the service, and the rules the job."""
+    deployment, service = document("deployment.yaml"), document("service.yaml")
+    monitor, policy = document("servicemonitor.yaml"), document("networkpolicy.yaml")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels == service["spec"]["selector"]
+    assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "connection-exporter"
+    assert policy["spec"]["podSelector"]["matchLabels"] == labels
+    assert monitor["spec"]["endpoints"][0]["interval"] == "5s"
+
+
+def test_every_dashboard_is_a_config_map() -> None:
+    """Each of its own, for the API takes no object above a megabyte, and apply no annotation above 256 KiB."""
+    folder = ROOT / "grafana" / "dashboards"
+    assert "../../grafana/dashboards" in document("kustomization.yaml")["resources"]
+    made = yaml.safe_load((folder / "kustomization.yaml").read_text())["configMapGenerator"]
+    files = [name for one in made for name in one["files"]]
+    assert sorted(files) == sorted(path.name for path in folder.glob("*.json"))
+    assert all(len(one["files"]) == 1 for one in made)
+    assert all((folder / name).stat().st_size < 200_000 for name in files)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on this machine")
+def test_kubectl_builds_the_kustomization() -> None:
+    """Offline, as `kubectl apply -k` would: the config by its hashed name, all in one namespace."""
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(KUBERNETES)], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert built.returncode == 0, built.stderr
+    made = list(yaml.safe_load_all(built.stdout))
+    assert sorted(one["kind"] for one in made) == sorted(
+        ["Namespace", "Deployment", "Service", "ServiceMonitor", "PrometheusRule", *["ConfigMap"] * 5]
+    )
+    assert {one["metadata"].get("namespace", "connection-exporter") for one in made} == {
+        "connection-exporter"
+    }
+    (deployment,) = (one for one in made if one["kind"] == "Deployment")
+    volumes = {v["name"]: v for v in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["config"]["configMap"]["name"].startswith("connection-exporter-")
+
+
+def test_the_unit_is_hardened_and_reloads() -> None:
+    """An account of its own, a system that it can only read, room for descriptors, SIGHUP."""
+    path = ROOT / "deploy" / "systemd" / "connection-exporter.service"
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(path.read_text())
+    service = unit["Service"]
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert (service["DynamicUser"], service["ProtectSystem"]) == ("yes", "strict")
+    assert int(service["LimitNOFILE"]) >= 65536
+    assert service["CapabilityBoundingSet"] == ""
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
+def test_systemd_finds_nothing_in_the_unit(tmp_path: Path) -> None:
+    """With a program that is there."""
+    text = (ROOT / "deploy" / "systemd" / "connection-exporter.service").read_text()
+    unit = tmp_path / "connection-exporter.service"
+    unit.write_text(re.sub(r"/opt/\S+/connection-exporter(?= )", sys.executable, text))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
