@@ -1,0 +1,87 @@
+"""The worked example of docs/adding-a-check.md, installed as a user would, watching a real mail server."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Sink
+
+from exporter.demo.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the example into a folder of its own."""
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        (
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--target",
+            str(folder),
+            str(ROOT / "examples" / "smtp"),
+        ),
+        check=True,
+    )
+    return folder
+
+
+async def check(config: Path, site: Path) -> tuple[int, dict[str, object]]:
+    """Run ``connection-exporter check`` with the example installed; return its exit status and JSON."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "exporter", "check", "--format=json", f"--config.file={config}"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, json.loads(output)["services"]["mail"]
+
+
+async def test_a_kind_of_another_package_watches_a_real_mail_server(site: Path, tmp_path: Path) -> None:
+    """It is found by its entry point, its config is read, and what it measures is shown."""
+    server = Controller(Sink(), hostname="127.0.0.1", port=free_port())
+    server.start()
+    try:
+        config = tmp_path / "config.yml"
+        config.write_text(f"services: {{mail: {{kind: smtp, host: 127.0.0.1, port: {server.port}}}}}")
+        status, mail = await check(config, site)
+    finally:
+        server.stop()
+    assert (status, mail["status"], mail["kind"]) == (0, "healthy", "smtp")
+    assert mail["details"] == {"reply_code": 250}
+
+
+async def test_its_failures_are_told_in_the_words_of_the_exporter(site: Path, tmp_path: Path) -> None:
+    """Nobody listens: refused, and the exit status of a lost critical service."""
+    config = tmp_path / "config.yml"
+    config.write_text(f"services: {{mail: {{kind: smtp, host: 127.0.0.1, port: {free_port()}}}}}")
+    status, mail = await check(config, site)
+    assert (status, mail["status"], mail["reason"]) == (3, "disconnected", "refused")
+
+
+async def test_its_config_mistakes_are_told_like_any_other(site: Path, tmp_path: Path) -> None:
+    """An unknown key of a foreign kind is named, with the nearest known one."""
+    config = tmp_path / "config.yml"
+    config.write_text("services: {mail: {kind: smtp, hots: localhost}}")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "exporter", "validate", f"--config.file={config}"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await process.communicate()
+    assert process.returncode == 2
+    assert b"services.mail.hots: unknown key; did you mean 'host'?" in errors
