@@ -1,0 +1,328 @@
+"""Owns what 1,000 held sessions cost, and how soon it is noticed that they break."""
+
+import asyncio
+import json
+import random
+import resource
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import trustme
+
+from benchmarks.cutter import Cutter
+from benchmarks.figures import Figure, percentile
+from benchmarks.processes import ROOT, Program, exporter
+from exporter.demo.ports import free_port
+from exporter.demo.servers import HttpApi, PostgreSQL, Redis, WebSocket
+
+_OF_EACH: Final = 200
+"""Services of each kind; there are five. A PostgreSQL session is a process, which no machine has thousands of."""
+
+_KILLS: Final = 150
+_AT_REST: Final = 30.0
+_SCRAPE_EVERY: Final = 5.0
+
+
+class QuietFeed(WebSocket):
+    """A WebSocket server that hardly speaks: what a message costs is not what is measured here."""
+
+    def command(self) -> list[str]:
+        """Return the feed of the demo, with a message every half minute."""
+        return [*super().command(), "--every", "30"]
+
+
+@dataclass
+class World:
+    """What is held."""
+
+    folder: Path
+    database: PostgreSQL
+    api: HttpApi
+    ways: Mapping[str, Cutter]
+    ca_file: Path | None
+    sleepers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def services(self, of_each: int) -> dict[str, dict[str, Any]]:
+        """Return the services, so many of each kind."""
+        s, tls = ("s", {"tls": {"ca_file": str(self.ca_file)}}) if self.ca_file else ("", {})
+        ways = self.ways
+        login = f"postgres:{self.database.password}"
+        dsn = f"postgresql://{login}@127.0.0.1:{ways['postgresql'].port}/postgres"
+        kinds: dict[str, dict[str, Any]] = {
+            "redis": {"url": f"redis{s}://127.0.0.1:{ways['redis'].port}/0", **tls},
+            "http": {"url": f"http{s}://127.0.0.1:{ways['http'].port}/health", **tls},
+            "websocket": {"url": f"ws{s}://127.0.0.1:{ways['websocket'].port}/prices", **tls},
+            "postgresql": {"dsn": dsn, "sslmode": "require" if s else "disable"},
+        }
+        services = {
+            f"{kind}_{number}": {"kind": kind, **config}
+            for number in range(of_each)
+            for kind, config in kinds.items()
+        }
+        for number in range(of_each):
+            services[f"process_{number}"] = {
+                "kind": "process",
+                "pidfile": str(self._sleeper(f"process_{number}")),
+            }
+        return services
+
+    def _sleeper(self, name: str) -> Path:
+        pidfile = self.folder / f"{name}.pid"
+        if name not in self.sleepers:
+            self.sleepers[name] = subprocess.Popen(["sleep", "86400"])
+            pidfile.write_text(str(self.sleepers[name].pid))
+        return pidfile
+
+    def wake(self, name: str) -> None:
+        """Start a process again."""
+        self.sleepers.pop(name).wait()
+        self._sleeper(name)
+
+
+async def measure(folder: Path, *, rounds: int) -> AsyncIterator[Figure]:
+    """Yield the figures, in clear and over TLS."""
+    del rounds  # a round holds 1,000 sessions for a minute, and differs little from the next
+    for tls in (False, True):
+        async with _world(folder, tls=tls) as world:
+            async for figure in _memory_and_rest(world, tls=tls):
+                yield figure
+            if not tls:
+                async for figure in _kills(world):
+                    yield figure
+
+
+async def _memory_and_rest(world: World, *, tls: bool) -> AsyncIterator[Figure]:
+    over = "over TLS" if tls else "in clear"
+    one_of_each, all_of_them = world.services(1), world.services(_OF_EACH)
+    if not tls:
+        bot = {name: one for name, one in one_of_each.items() if one["kind"] == "process"}
+        idle = await _resident(world, bot)
+        yield Figure("memory, idle, one process watched", idle / 2**20, "MiB", 60.0)
+        with_http = await _resident(world, {n: o for n, o in one_of_each.items() if o["kind"] == "http"})
+        yield Figure("memory, idle, one http service", with_http / 2**20, "MiB", 70.0)
+    idle = await _resident(world, one_of_each)
+    yield Figure(f"memory, idle, one of each kind, {over}", idle / 2**20, "MiB")
+    began = time.monotonic()
+    async with exporter(_config(world, all_of_them)) as program:
+        await program.healthy(within=60.0)
+        yield Figure(
+            f"start to all of {len(all_of_them)} healthy, {over}", time.monotonic() - began, "s", 5.0
+        )
+        await _scrapes(program, 8.0)
+        each = (program.resident() - idle) / (len(all_of_them) - len(one_of_each))
+        limit = 112.0 if tls else 48.0
+        yield Figure(
+            f"memory of a service, {over}, {len(all_of_them)} of mixed kinds", each / 1024, "KiB", limit
+        )
+        cpu, began = program.cpu(), time.monotonic()
+        await _scrapes(program, _AT_REST)
+        share = (program.cpu() - cpu) / (time.monotonic() - began) * 100
+        note = "interval 30 s, scraped every 5 s"
+        yield Figure(f"CPU of {len(all_of_them)} held sessions, {over}", share, "% of a core", 3.0, note=note)
+
+
+async def _resident(world: World, services: Mapping[str, Mapping[str, Any]]) -> int:
+    async with exporter(_config(world, services)) as program:
+        await program.healthy()
+        await _scrapes(program, 3.0)
+        return program.resident()
+
+
+async def _scrapes(program: Program, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        await program.get("/metrics", gzipped=True)
+        await asyncio.sleep(max(min(_SCRAPE_EVERY, until - time.monotonic()), 0.0))
+
+
+class Watched:
+    """The exporter, telling of each transition."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.transitions: list[tuple[str, str, float]] = []
+        self.lags: list[float] = []
+        self._process = process
+        self._came = asyncio.Event()
+
+    async def listen(self) -> None:
+        """Take what it tells, for ever."""
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            words = line.decode().split()
+            if words[0] == "lag":
+                self.lags.append(float(words[1]))
+            elif words[0] == "transition":
+                self.transitions.append((words[1], words[2], float(words[3])))
+            self._came.set()
+
+    async def until(self, condition: Callable[[], bool], *, within: float) -> bool:
+        """Wait until ``condition`` holds, and tell whether it does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while not condition():
+                    self._came.clear()
+                    await self._came.wait()
+        return condition()
+
+
+async def _kills(world: World) -> AsyncIterator[Figure]:
+    services = {name: one for name, one in world.services(_OF_EACH).items() if one["kind"] != "http"}
+    for number in range(_OF_EACH, 2 * _OF_EACH):  # http holds no session: as many of another kind instead
+        services[f"redis_{number}"] = services["redis_0"]
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.watched", str(_config(world, services)), str(port)]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    watched = Watched(process)
+    listening = asyncio.create_task(watched.listen())
+    try:
+        healthy: set[str] = set()
+
+        def all_healthy() -> bool:
+            healthy.update(name for name, status, _ in watched.transitions if status == "healthy")
+            return len(healthy) == len(services)
+
+        assert await watched.until(all_healthy, within=60.0), len(healthy)
+        await asyncio.sleep(8.0)  # all have lived for retry_delay
+        watched.lags.clear()
+        took = await _kill_one_by_one(world, watched)
+        yield Figure(
+            f"one of {len(services)} killed, noticed after, p50", percentile(took, 0.5) * 1e3, "ms", 2.0
+        )
+        yield Figure(
+            f"one of {len(services)} killed, noticed after, p99", percentile(took, 0.99) * 1e3, "ms", 10.0
+        )
+        yield Figure("lag of the event loop meanwhile, worst", max(watched.lags) * 1e3, "ms")
+        await asyncio.sleep(12.0)
+        watched.lags.clear()
+        async for figure in _kill_all(world, watched, port, len(services)):
+            yield figure
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await listening  # to its end, or what it tells when it stops would fill the pipe
+        await process.wait()
+
+
+def _kill(world: World, target: str | Any) -> None:
+    if isinstance(target, str):
+        world.sleepers[target].kill()
+    else:
+        Cutter.cut(target)
+
+
+def _targets(world: World) -> list[Any]:
+    return [
+        *world.sleepers,
+        *(sock for kind, way in world.ways.items() if kind != "http" for sock in way.open),
+    ]
+
+
+async def _kill_one_by_one(world: World, watched: Watched) -> list[float]:
+    took: list[float] = []
+    for target in random.sample(_targets(world), _KILLS):
+        watched.transitions.clear()
+        began = time.monotonic()
+        _kill(world, target)
+        if await watched.until(lambda: bool(watched.transitions), within=5.0):
+            took.append(watched.transitions[0][2] - began)
+        if isinstance(target, str):
+            world.wake(target)
+        await asyncio.sleep(0.05)
+    return took
+
+
+async def _kill_all(world: World, watched: Watched, port: int, total: int) -> AsyncIterator[Figure]:
+    watched.transitions.clear()
+    targets = _targets(world)
+    lost: dict[str, float] = {}
+
+    def all_lost() -> bool:
+        for name, status, at in watched.transitions:
+            if status != "healthy":
+                lost.setdefault(name, at)
+        return len(lost) >= total
+
+    command = [sys.executable, "-c", _SCRAPER, str(port)]
+    scraper = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert scraper.stdout is not None
+    await scraper.stdout.readline()
+    began = time.monotonic()
+    for target in targets:
+        _kill(world, target)
+    killed = time.monotonic() - began
+    await watched.until(all_lost, within=20.0)
+    note = f"{len(lost)} of {total} noticed; to kill them took {killed * 1e3:.0f} ms of it"
+    yield Figure(
+        f"all {total} killed at once, the last noticed after",
+        (max(lost.values()) - began) * 1e3,
+        "ms",
+        150.0,
+        note=note,
+    )
+    scraped = json.loads((await scraper.communicate())[0])
+    yield Figure(
+        "/metrics meanwhile, slowest answer", max(scraped) * 1e3, "ms", note=f"{len(scraped)} answers"
+    )
+    await asyncio.sleep(0.6)
+    yield Figure("lag of the event loop meanwhile, worst", max(watched.lags, default=0.0) * 1e3, "ms")
+
+
+_SCRAPER: Final = """
+import json, sys, time, urllib.request
+took = []
+print("ready", flush=True)
+began = time.monotonic()
+while time.monotonic() < began + 2.0:
+    before = time.monotonic()
+    request = urllib.request.Request(f"http://127.0.0.1:{sys.argv[1]}/metrics", headers={"Accept-Encoding": "gzip"})
+    urllib.request.urlopen(request, timeout=10).read()
+    took.append(time.monotonic() - before)
+print(json.dumps(took))
+"""
+
+
+def _config(world: World, services: Mapping[str, Mapping[str, Any]]) -> Path:
+    path = world.folder / "held.yml"
+    path.write_text(json.dumps({"services": services}))
+    return path
+
+
+@asynccontextmanager
+async def _world(folder: Path, *, tls: bool) -> AsyncIterator[World]:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    home = folder / ("tls" if tls else "clear")
+    home.mkdir()
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    certificate = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+    context: ssl.SSLContext | None = None
+    ca_file: Path | None = None
+    if tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate.configure_cert(context)
+        ca_file = home / "ca.pem"
+        authority.cert_pem.write_to_path(str(ca_file))
+    async with AsyncExitStack() as stack:
+        database = PostgreSQL(settings={"max_connections": str(_OF_EACH + 60)})
+        redis, api, feed = Redis(), HttpApi(), QuietFeed()
+        ways: dict[str, Cutter] = {}
+        for kind, server in (("postgresql", database), ("redis", redis), ("http", api), ("websocket", feed)):
+            await stack.enter_async_context(server)
+            way = Cutter.before(server.port, tls=context, postgresql=kind == "postgresql")
+            ways[kind] = await stack.enter_async_context(way)
+        world = World(home, database, api, ways, ca_file)
+        try:
+            yield world
+        finally:
+            for sleeper in world.sleepers.values():
+                sleeper.kill()
+                sleeper.wait()
