@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Writes the tables of docs/configuration.md from the config models; with --check, says whether they differ."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from exporter.config.durations import format_duration
+from exporter.config.kinds import KINDS
+from exporter.config.kinds.http import Size
+from exporter.config.service import PolicyConfig, ServiceConfig, TlsConfig
+
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+
+
+def main() -> int:
+    """Write the page, or compare; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if the page is not current"
+    )
+    check = parser.parse_args().check
+    old = PAGE.read_text()
+    new = filled(old)
+    if check:
+        if new != old:
+            print(f"{PAGE.name} is not what the models say: run scripts/reference.py", file=sys.stderr)
+        return int(new != old)
+    PAGE.write_text(new)
+    return 0
+
+
+def filled(page: str) -> str:
+    """Return the page with every generated table made anew."""
+    models: dict[str, type[BaseModel]] = {"policy": PolicyConfig, "tls": TlsConfig}
+    models |= {name: kind.config for name, kind in KINDS.items()}
+    for name, model in models.items():
+        table = "\n".join(_rows(model, "", _hidden(model)))
+        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+        before, found, rest = page.partition(begin)
+        if found:
+            _, _, after = rest.partition(end)
+            body = f"\n| key | default | meaning |\n|---|---|---|\n{table}\n\n"
+            page = f"{before}{begin}{body}{end}{after}"
+    return page
+
+
+def _hidden(model: type[BaseModel]) -> set[str]:
+    """Return the keys that need no row: those of the policy, where the kind does not change them."""
+    if not issubclass(model, ServiceConfig):
+        return set()
+    policy = PolicyConfig.model_fields
+    return {"kind", *(key for key in policy if model.model_fields[key].default == policy[key].default)}
+
+
+def _rows(model: type[BaseModel], prefix: str, hidden: set[str]) -> list[str]:
+    rows = []
+    for key, field in model.model_fields.items():
+        if key in hidden:
+            continue
+        key = field.alias or key  # noqa: PLW2901 - as people write it
+        inner = _model_in(field.annotation)
+        if inner is TlsConfig:
+            rows.append(f"| `{prefix}{key}` | none | {field.description}; see [TLS](#tls) |")
+        elif inner is not None:
+            rows.extend(_rows(inner, f"{prefix}{key}.", set()))
+        else:
+            rows.append(f"| `{prefix}{key}` | {_default(key, field)} | {field.description} |")
+    return rows
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _default(key: str, field: FieldInfo) -> str:
+    default = field.default
+    if default is PydanticUndefined:
+        return "required"
+    if default is None:
+        return "`off`" if key == "canary" else "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, float):
+        return f"`{format_duration(default)}`"
+    if isinstance(default, int) and get_args(Size)[1] in field.metadata:
+        return f"`{default // 1024}KiB`"
+    if isinstance(default, list | dict):
+        return f"`[{', '.join(map(str, default))}]`" if default else "none"
+    return f"`{default}`"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
