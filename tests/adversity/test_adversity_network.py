@@ -17,7 +17,7 @@ def needs(*programs: str) -> pytest.MarkDecorator:
 
 @needs("iptables")
 def test_packets_that_vanish_are_noticed_by_keep_alive() -> None:
-    """At an interval of 60 s a half-open session is lost within 11 s, and a connect into the hole times out."""
+    """With no probe under way a half-open session is lost within 11 s, and a connect into the hole times out."""
     outcome = in_namespace("packets_vanish_in_mid_session")
     print(outcome)
     assert len(outcome["seconds"]) == 3
