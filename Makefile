@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run stack test bench lint format tools browser pooler clean
+.PHONY: help run stack test bench lint format tools browser programs clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ run: $(VENV)/.run ## start the demo; ARGS="--chaos" breaks and mends its service
 stack: $(VENV)/.run tools ## the demo under Prometheus and Alertmanager, notifications in plain words; ARGS="--chaos"
 	@exec $(BIN)/python scripts/stack.py $(ARGS)
 
-test: $(VENV)/.dev tools browser pooler ## run every test; ARGS is passed on to pytest
+test: $(VENV)/.dev tools browser programs ## run every test; ARGS is passed on to pytest
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/.dev ## what it costs, beside the peers; ARGS="--only checks"
@@ -40,8 +40,8 @@ tools: ## Prometheus, Alertmanager and their tools, unpacked in .tools
 browser: ## Chromium, for the tests of the status page
 	@scripts/install-chromium
 
-pooler: ## PgBouncer, unpacked in .tools
-	@scripts/install-pgbouncer
+programs: ## what else the tests run and this machine lacks (PgBouncer, iptables …), unpacked in .tools
+	@scripts/install-programs
 
 clean: ## remove what make has made
 	rm -rf $(VENV) .tools build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -293,7 +293,7 @@ class PgBouncer(Server):
         return self._database.dsn().replace(f":{self._database.port}/", f":{self.port}/") + "?sslmode=disable"
 
     def command(self) -> Sequence[str]:
-        assert PGBOUNCER is not None, "there is no pgbouncer here: `make pooler` fetches one"
+        assert PGBOUNCER is not None, "there is no pgbouncer here: `make programs` fetches one"
         become = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
         return [PGBOUNCER, *become, str(self.folder / "pgbouncer.ini")]
 

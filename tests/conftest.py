@@ -1,16 +1,16 @@
-"""Find the programs that the tests of the stack run; install nothing."""
+"""Find the programs that tests run, installing nothing; where CI has to have them all, a skipped test fails."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -28,3 +28,12 @@ def run() -> Run:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
 
     return run_program
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, in CI: {item.nodeid}: {report.longrepr}"
+    return report
