@@ -3,7 +3,7 @@
 Booleans are YAML 1.2's ``true`` and ``false`` alone, so that ``canary: off`` and a service named ``on``
 mean what they say. A duplicate key is an error. Aliases are refused: nobody needs them here, and a few
 lines of them can stand for gigabytes. Nesting is measured before anything recurses: libyaml's composer
-overflows the C stack at a hundred thousand brackets, and takes the process with it.
+may overflow the C stack at a hundred thousand brackets, and take the process with it.
 """
 
 import re
@@ -19,6 +19,7 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 """Ten thousand services take about 2 MB."""
 
 MAX_DEPTH: Final = 32
+_TOO_DEEP: Final = f"nested more than {MAX_DEPTH} levels deep"
 
 _ENOUGH: Final = 10
 """Of one sort of mistake: a file full of aliases needs no line for each."""
@@ -108,7 +109,7 @@ def _refused(text: str) -> list[Mistake]:
                 found.append(Mistake(line, (), told))
             depth += isinstance(event, yaml.CollectionStartEvent)
             if depth > MAX_DEPTH:
-                return [*found, Mistake(line, (), f"nested more than {MAX_DEPTH} levels deep")]
+                return [*found, Mistake(line, (), _TOO_DEEP)]
         if len(found) >= _ENOUGH:
             break
     return found
@@ -130,6 +131,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> Mistake:
         return Mistake(
             mark.line + 1 if mark else None, (), "a second document (---) begins: a file holds one"
         )
+    if "nesting depth" in problem:  # newer versions of libyaml have a limit of their own, far above ours
+        return Mistake(mark.line + 1 if mark else None, (), _TOO_DEEP)
     lines = text.splitlines()
     if mark and mark.line < len(lines):
         hint = _HINTS.get(lines[mark.line][mark.column : mark.column + 1])
