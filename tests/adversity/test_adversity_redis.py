@@ -122,8 +122,11 @@ async def test_a_long_script_holds_up_that_service_alone(redis: Redis) -> None:
         async with watching(config) as watched:
             await watched.healthy()
             await redis.call("CONFIG", "SET", "lua-time-limit", "60000")
-            script = "local n = 0 while n < 120000000 do n = n + 1 end return n"
-            blocking = asyncio.create_task(redis.call("EVAL", script, "0"))
+            script = "local n = 0 while n < tonumber(ARGV[1]) do n = n + 1 end return n"
+            began = time.monotonic()
+            await redis.call("EVAL", script, "0", "5000000")
+            three_seconds = int(5_000_000 * 3 / (time.monotonic() - began))
+            blocking = asyncio.create_task(redis.call("EVAL", script, "0", str(three_seconds)))
             await watched.until("redis", Status.CONNECTING, Reason.TIMEOUT, within=10)
             await blocking
             await watched.healthy(within=15)

@@ -80,12 +80,19 @@ class Tab:
         await self.call("Input.dispatchKeyEvent", type="keyUp", **values)
 
     async def click(self, selector: str) -> None:
-        """Click into the middle of an element, as a mouse does."""
-        found = await self.evaluate(
+        """Click into the middle of an element once it has come to rest, as a mouse does."""
+        where = (
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
             "e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); "
-            "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            "const [x, y] = [r.x + r.width / 2, r.y + r.height / 2]; "
+            "return e.contains(document.elementFromPoint(x, y)) ? [x, y] : null; })()"
         )
+        before, found = None, await self.evaluate(where)
+        deadline = asyncio.get_running_loop().time() + 15.0
+        while found is None or found != before:
+            assert asyncio.get_running_loop().time() < deadline, f"{selector} cannot be clicked"
+            await asyncio.sleep(0.1)
+            before, found = found, await self.evaluate(where)
         for kind in ("mousePressed", "mouseReleased"):
             await self.call(
                 "Input.dispatchMouseEvent", type=kind, x=found[0], y=found[1], button="left", clickCount=1
