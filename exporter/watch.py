@@ -116,7 +116,10 @@ class Watch:
             if self._canary is not None and (unused := self._canary.stop()) is not None:
                 self._held.push_async_callback(unused.aclose)
             self._canary = None
-            await self._attempts.close(self._held)
+            try:
+                await self._turnstile.wait()  # what others have to tell comes before our tidying up
+            finally:
+                await self._attempts.close(self._held)
 
     async def _idle(self, session: Session, canary: Canary) -> Session:
         """Hold the session until its next probe is due; raise at once when it is lost.

@@ -53,3 +53,27 @@ async def test_those_who_give_up_take_nobodys_place() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert passed == [*range(10), *range(50, 60)]
+
+
+async def test_nobody_passes_while_others_still_come() -> None:
+    """But the first: whoever comes has news to tell, which goes before the work of those who wait."""
+    turnstile = Turnstile()
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(5):
+        more, _ = await crowd(turnstile, 20)
+        tasks += more
+        await asyncio.sleep(0)
+    assert sum(task.done() for task in tasks) <= 16
+    await asyncio.gather(*tasks)
+
+
+async def test_those_who_wait_pass_in_the_end_though_others_still_come() -> None:
+    """A stream of news without end must not keep everybody out."""
+    turnstile = Turnstile()
+    first, _ = await crowd(turnstile, 30)
+    later: list[asyncio.Task[None]] = []
+    while not all(task.done() for task in first):
+        more, _ = await crowd(turnstile, 1)
+        later += more
+        await asyncio.sleep(0)
+    await asyncio.gather(*later)
