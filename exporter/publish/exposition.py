@@ -92,7 +92,7 @@ class Exposition:
 
     async def _services(self, *, openmetrics: bool) -> list[bytes]:
         pause = Pause()
-        self._arrange(self._board.records())
+        await self._arrange(self._board.records(), pause)
         for row in self._rows:
             row.renew(self._board.clock.monotonic())
             await pause.if_due()
@@ -107,12 +107,15 @@ class Exposition:
                 await pause.if_due()
         return parts
 
-    def _arrange(self, records: list[Record]) -> None:
+    async def _arrange(self, records: list[Record], pause: Pause) -> None:
         """Make rows and columns, if these are not the services of the last scrape."""
         if len(records) == len(self._rows) and all(map(_Row.shows, self._rows, records)):
             return
         columns: dict[str, _Column] = {}
-        self._rows = [_Row(record, columns) for record in records]
+        self._rows = []
+        for record in records:
+            self._rows.append(_Row(record, columns))
+            await pause.if_due()
         self._columns = list(columns.values())
 
 
