@@ -1,4 +1,4 @@
-"""Runs the exporter and tells of each transition the moment it happens: a program of `held`.
+"""Runs the exporter and tells of each transition and when it happened: a program of `held`.
 
     python -m benchmarks.watched CONFIG PORT
 
@@ -23,33 +23,42 @@ from exporter.record import Transition
 _LOOK: Final = 0.005
 
 
-async def measure_lag() -> None:
-    """Look at the clock every 5 ms, for ever."""
-    worst, tell_at = 0.0, time.monotonic() + 0.5
-    while True:
-        before = time.monotonic()
-        await asyncio.sleep(_LOOK)
-        now = time.monotonic()
-        worst = max(worst, now - before - _LOOK)
-        if now > tell_at:
-            print("lag", worst, flush=True)
-            worst, tell_at = 0.0, now + 0.5
+class Teller:
+    """Keeps what is to be told, for a write to a pipe costs as much as the loss that it would tell of."""
 
+    def __init__(self) -> None:
+        self._lines: list[str] = []
 
-def tell(transition: Transition) -> None:
-    """Tell of a transition."""
-    print("transition", transition.name, transition.status.value, time.monotonic(), flush=True)
+    def heard(self, transition: Transition) -> None:
+        """Note a transition, and when it was."""
+        self._lines.append(f"transition {transition.name} {transition.status.value} {time.monotonic()}")
+
+    async def run(self) -> None:
+        """Look at the clock every 5 ms, for ever, and tell what there is."""
+        worst, tell_at = 0.0, time.monotonic() + 0.5
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_LOOK)
+            now = time.monotonic()
+            worst = max(worst, now - before - _LOOK)
+            if now > tell_at:
+                self._lines.append(f"lag {worst}")
+                worst, tell_at = 0.0, now + 0.5
+            if self._lines:
+                print(*self._lines, sep="\n", flush=True)
+                self._lines.clear()
 
 
 async def main(config: Path, port: int) -> None:
     """Serve until standard input ends."""
     logs.configure(level="info")
     async with serving(load(config), bind([f"127.0.0.1:{port}"])) as monitor:
-        monitor.board.subscribe(tell)
+        teller = Teller()
+        monitor.board.subscribe(teller.heard)
         garbage.settle()
-        lag = asyncio.create_task(measure_lag())
+        telling = asyncio.create_task(teller.run())
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-        lag.cancel()
+        telling.cancel()
 
 
 if __name__ == "__main__":
