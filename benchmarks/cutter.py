@@ -61,15 +61,19 @@ class Cutter:
         self._tasks.add(task)
         self.open.add(sock)
         onward: asyncio.StreamWriter | None = None
+        copies: set[asyncio.Task[None]] = set()
         try:
             answers, onward = await asyncio.open_connection("127.0.0.1", port)
-            await asyncio.wait(
-                {asyncio.ensure_future(_copy(reader, onward)), asyncio.ensure_future(_copy(answers, writer))},
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            copies = {
+                asyncio.create_task(_copy(reader, onward)),
+                asyncio.create_task(_copy(answers, writer)),
+            }
+            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
             pass
         finally:
+            for copy in copies:
+                copy.cancel()
             self._tasks.discard(task)
             self.open.discard(sock)
             writer.transport.abort()

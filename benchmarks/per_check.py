@@ -17,6 +17,9 @@ from exporter.demo.servers import Bot, HttpApi, PostgreSQL, Redis, WebSocket
 _SERVICES: Final = 200
 _INTERVAL: Final = 1.0
 _SECONDS: Final = 4.0
+_HAS_DEPTH: Final = ("redis", "postgresql")
+"""Kinds that ask for more than blackbox_exporter's probe does, unless they are told not to."""
+
 _SCRAPES: Final = 20.0
 """A second. A peer's scrape takes milliseconds: its own rate, or it would be slowed down by itself."""
 
@@ -100,12 +103,15 @@ async def _of_kind(kind: str, servers: Servers, folder: Path, *, rounds: int) ->
     ours: list[Cost] = []
     probes: list[float] = []
     scrapes: list[Cost] = []
+    bare: list[Cost] = []
     async with AsyncExitStack() as stack:
         blackbox = await _blackbox(stack, folder) if kind in _MODULES else None
         own = await _own_exporter(stack, kind, servers)
         for _ in range(rounds):
             ours.append(await _exporter(kind, servers, folder))
             if blackbox is not None:
+                if kind in _HAS_DEPTH:
+                    bare.append(await _exporter(kind, servers, folder, depth=False))
                 probes.append(await _cpu(blackbox, servers.probe(kind), rate=_SERVICES / _INTERVAL))
             if own is not None:
                 cpu = await _cpu(own, "/metrics", rate=_SCRAPES)
@@ -113,7 +119,11 @@ async def _of_kind(kind: str, servers: Servers, folder: Path, *, rounds: int) ->
     mine = middle(cost.microseconds for cost in ours)
     if probes:
         theirs = middle(probes)
-        yield Figure(f"CPU of a check, {kind}; blackbox probe", mine, "us", theirs / 3, theirs)
+        if bare:
+            like = middle(cost.microseconds for cost in bare)
+            yield Figure(f"CPU of a check, {kind}, no depth; blackbox probe", like, "us", theirs / 3, theirs)
+        limit = None if bare else theirs / 3
+        yield Figure(f"CPU of a check, {kind}; blackbox probe", mine, "us", limit, theirs)
     if scrapes:
         theirs = middle(cost.microseconds for cost in scrapes)
         note = f"{ours[0].values} values, the peer's {scrapes[0].values}"
@@ -122,9 +132,9 @@ async def _of_kind(kind: str, servers: Servers, folder: Path, *, rounds: int) ->
         )
 
 
-async def _exporter(kind: str, servers: Servers, folder: Path) -> Cost:
+async def _exporter(kind: str, servers: Servers, folder: Path, *, depth: bool = True) -> Cost:
     """Run the exporter with many services of a kind, and return what a check took."""
-    service = servers.services()[kind]
+    service = {**servers.services()[kind], **({} if depth else {"depth": False})}
     config = folder / f"{kind}.yml"
     defaults = {"interval": f"{_INTERVAL:g}s"}
     services = {f"service_{number}": service for number in range(_SERVICES)}

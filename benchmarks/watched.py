@@ -2,8 +2,9 @@
 
     python -m benchmarks.watched CONFIG PORT
 
-Prints `transition NAME STATUS TIME` and, twice a second, `lag SECONDS`, the longest that the event loop was late
-since the last of these lines; times are those of the monotonic clock, which all processes share.
+Prints `transition NAME STATUS TIME CPU` and, twice a second, `lag SECONDS`, the longest that the event loop was late
+since the last of these lines. Times are those of the monotonic clock, which all processes share; CPU is the seconds
+that our one thread has used.
 """
 
 import asyncio
@@ -31,7 +32,8 @@ class Teller:
 
     def heard(self, transition: Transition) -> None:
         """Note a transition, and when it was."""
-        self._lines.append(f"transition {transition.name} {transition.status.value} {time.monotonic()}")
+        now, cpu = time.monotonic(), time.thread_time()
+        self._lines.append(f"transition {transition.name} {transition.status.value} {now} {cpu}")
 
     async def run(self) -> None:
         """Look at the clock every 5 ms, for ever, and tell what there is."""
