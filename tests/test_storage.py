@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,8 @@ def test_what_is_written_is_read_back_as_it_was(tmp_path: Path) -> None:
         first.write(change(NOW + n, message=f"turn {n}"))
     first.write(change(name="other"))
     first.close()
-    found = store(tmp_path).newest(["cache", "nobody"])
+    with closing(store(tmp_path)) as again:
+        found = again.newest(["cache", "nobody"])
     assert found["cache"][0] == change(NOW + TRANSITIONS_KEPT + 9, message=f"turn {TRANSITIONS_KEPT + 9}")
     assert len(found["cache"]) == TRANSITIONS_KEPT
     assert found["nobody"] == []
