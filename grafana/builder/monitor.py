@@ -22,6 +22,7 @@ from .palette import (
     steps,
 )
 from .panels import stat, target, timeline, timeseries
+from .queries import watching
 from .states import firing_table
 
 _JOB = 'job=~"$job"'
@@ -91,8 +92,8 @@ def _trust() -> list[Json]:
     return [
         stat(
             "Monitoring",
-            "Whether an exporter is there and its monitor is active.",
-            [target("min(connection_monitor_active) or vector(0)", instant=True)],
+            "Whether every exporter is there and its monitor is active.",
+            [target(watching(), instant=True)],
             mappings=mappings(MONITORED),
             links=links.to_status_page(),
         ),

@@ -24,7 +24,7 @@ from .palette import (
     texts,
 )
 from .panels import stat, target, timeseries
-from .queries import availability, firing_count, mean_latency, status_now
+from .queries import availability, firing_count, mean_latency, overall, status_now, watching
 from .states import firing_table, service_table, status_timeline
 
 
@@ -90,9 +90,9 @@ def _overall() -> Json:
     return stat(
         "Overall",
         "Partial: a critical service is disconnected. Degraded: any service is not healthy."
-        " Unknown: the exporter is not there, is not monitoring, or does not know a critical service"
+        " Unknown: an exporter is not there, is not monitoring, or does not know a critical service"
         " yet.",
-        [target("max(connection_overall_status) or vector(0)", instant=True)],
+        [target(overall(), instant=True)],
         mappings=mappings(OVERALL),
         links=links.to_status_page(),
     )
@@ -124,9 +124,9 @@ def _alerts() -> Json:
 def _active() -> Json:
     return stat(
         "Monitoring",
-        "Whether the exporter is there and its monitor is active. While it is not watching, nothing"
-        " else on this page is news.",
-        [target("min(connection_monitor_active) or vector(0)", instant=True)],
+        "Whether every exporter is there and its monitor is active. While one is not watching, what"
+        " this page says of its services is no news.",
+        [target(watching(), instant=True)],
         mappings=mappings(MONITORED),
         links=links.to_monitor(),
     )

@@ -36,6 +36,24 @@ def status_over_time(select: str = SELECT) -> str:
     )
 
 
+# An exporter that Prometheus should scrape and cannot, though it could within a day.
+_LOST = "0 * (up == 0 and on (job, instance) last_over_time(connection_monitor_active[1d]))"
+
+
+def overall() -> str:
+    """Return the overall status of all exporters: partial, then unknown, as one exporter ranks them."""
+    return (
+        "max(connection_overall_status) == 3"
+        f" or min(connection_overall_status or {_LOST}) == 0"
+        " or max(connection_overall_status) or vector(0)"
+    )
+
+
+def watching() -> str:
+    """Return whether every exporter is there and its monitor is active."""
+    return f"min(connection_monitor_active or {_LOST}) or vector(0)"
+
+
 def each(metric: str, *, extra: str = "", select: str = SELECT) -> str:
     """Return the value of a gauge for each service."""
     return f"max by (name) ({metric}{{{select}{extra}}})"

@@ -2,7 +2,8 @@
 
 Five services of the five kinds. Each is disconnected for 30 minutes on two days of the past; then, 90
 minutes before the end, four are disconnected at once and the HTTP API answers badly. The last three
-hours are dense, as scraped; the days before are sparse and hold only what History asks for.
+hours are dense, as scraped; the days before are sparse and hold only what History asks for. A second
+exporter, well all the time, is killed 20 minutes before the end.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ OLD_OUTAGE_SECONDS = 1800
 RETIRED = "retired"  # a service that was dropped from the configuration an hour before the end
 
 _EXPORTER = 'instance="exporter:8000",job="connection-exporter"'
+_SECOND = 'instance="second:8000",job="connection-exporter"'
+SECOND_KILLED = 1200  # seconds before the end
 _PROMETHEUS = 'instance="localhost:9090",job="prometheus"'
 _ALERTMANAGER = 'instance="alertmanager:9093",job="alertmanager"'
 
@@ -304,7 +307,21 @@ def _machinery(history: History) -> dict[str, Callable[[int], float | None]]:
             f"process_open_fds{{{labels}}}": constant(30),
             f"process_max_fds{{{labels}}}": constant(1024),
         }
-    return series | _alerts(history)
+    return series | _second(history) | _alerts(history)
+
+
+def _second(history: History) -> dict[str, Callable[[int], float | None]]:
+    """Return the series of another exporter, of which only `up` is left when it is killed."""
+    killed = history.end - SECOND_KILLED
+
+    def while_alive(at: int) -> float | None:
+        return 1 if at < killed else None
+
+    return {
+        f"connection_overall_status{{{_SECOND}}}": while_alive,
+        f"connection_monitor_active{{{_SECOND}}}": while_alive,
+        f"up{{{_SECOND}}}": lambda at: int(at < killed),
+    }
 
 
 def _alerts(history: History) -> dict[str, Callable[[int], float | None]]:

@@ -99,6 +99,22 @@ def test_an_exporter_that_is_gone_is_shown_as_unknown(
     assert expected.items() <= shown.items()
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("overview-Overall-A", (1.0, 3.0, 0.0)),
+        ("overview-Monitoring-A", (1.0, 1.0, 0.0)),
+        ("monitor-Monitoring-A", (1.0, 1.0, 0.0)),
+    ],
+)
+def test_one_of_two_exporters_that_is_gone_is_not_outvoted_by_the_other(
+    query: str, expected: tuple[float, ...], prometheus: Prometheus, history: History
+) -> None:
+    """Partial shows whoever says it, and an exporter that cannot be scraped makes the whole unknown."""
+    moments = (history.before, history.during, history.end)
+    assert tuple(ask(prometheus, QUERIES[query], at).values()[""] for at in moments) == expected
+
+
 @pytest.mark.parametrize("query", [STATUS_NOW, "overview-Services-A", "overview-Services-N"])
 def test_a_service_that_was_dropped_from_the_config_leaves_the_board(
     query: str, prometheus: Prometheus, history: History
