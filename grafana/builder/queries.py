@@ -59,6 +59,15 @@ def each(metric: str, *, extra: str = "", select: str = SELECT) -> str:
     return f"max by (name) ({metric}{{{select}{extra}}})"
 
 
+def kept(metric: str) -> str:
+    """Return the value of a gauge for each service, the last one where its exporter is gone."""
+    series = f"{metric}{{{SELECT}}}"
+    return (
+        f"{each(metric)} or max by (name)"
+        f" (last_over_time({series}[1d]) unless on (job, instance) connection_monitor_active)"
+    )
+
+
 def last(metric: str, *, select: str = SELECT) -> str:
     """Return the last value in the range of a measure that is absent while there is no session."""
     return f"max by (name) (last_over_time({metric}{{{select}}}[$__range]))"

@@ -19,6 +19,7 @@ from .queries import (
     firing_since,
     increase,
     info,
+    kept,
     mean_latency,
     monitored,
     status_now,
@@ -39,10 +40,10 @@ def service_table(*, title: str, description: str, with_address: bool) -> Json:
         Column("For", f"time() - {since}", unit="dtdurations", width=120),
         Column("Retries", each("connection_retries"), width=70),
         Column("Next attempt", _ms("connection_next_attempt_timestamp_seconds"), ago, 120),
-        Column("Last check", _ms("connection_last_check_timestamp_seconds"), ago, 130),
+        Column("Last check", _kept_ms("connection_last_check_timestamp_seconds"), ago, 130),
         Column(
             "Last success",
-            _ms("connection_last_success_timestamp_seconds"),
+            _kept_ms("connection_last_success_timestamp_seconds"),
             ago,
             130,
             no_value="never",
@@ -191,3 +192,7 @@ def witnesses(*, title: str, description: str) -> Json:
 
 def _ms(metric: str) -> str:
     return f"{each(metric)} * 1000"
+
+
+def _kept_ms(metric: str) -> str:
+    return f"({kept(metric)}) * 1000"

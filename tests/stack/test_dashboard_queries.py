@@ -99,6 +99,17 @@ def test_an_exporter_that_is_gone_is_shown_as_unknown(
     assert expected.items() <= shown.items()
 
 
+@pytest.mark.parametrize("query", ["overview-Services-F", "overview-Services-G"])
+def test_the_last_check_and_success_outlive_the_exporter(
+    query: str, prometheus: Prometheus, history: History
+) -> None:
+    """When something was last known is what counts while nothing is; "never" would be wrong."""
+    alive = ask(prometheus, QUERIES[query], history.end).values()
+    gone = ask(prometheus, QUERIES[query], history.gone).values()
+    assert alive.keys() == set(KINDS)
+    assert gone == alive
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
