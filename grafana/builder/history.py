@@ -127,9 +127,9 @@ def _failing() -> Json:
         "Time not healthy",
         "Time not healthy of all chosen services together, in the range shown.",
         [target(f"sum({bad_seconds(_RANGE)}) or vector(0)", instant=True)],
-        unit="dtdurations",
+        unit="s",
         thresholds=steps((None, HEALTHY), (1, UNHEALTHY)),
-        extra={"decimals": 0},
+        extra={"decimals": 1},
     )
 
 

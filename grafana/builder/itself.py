@@ -90,8 +90,8 @@ def started() -> Json:
                 instant=True,
             )
         ],
-        unit="dtdurations",
+        unit="s",
         text="value_and_name",
         thresholds=steps((None, NEUTRAL)),
-        extra={"decimals": 0},
+        extra={"decimals": 1},
     )

@@ -10,6 +10,7 @@ from .queries import (
     each,
     increase,
     info,
+    known_seconds,
     mtbf,
     mttr,
     outages,
@@ -23,7 +24,7 @@ BUDGET = steps((None, DISCONNECTED), (0, UNHEALTHY), (0.25, HEALTHY))
 def table() -> Json:
     """Return the table of service levels over the range shown."""
     cross_check = f"max by (name) (avg_over_time(connection_up{{{SELECT}}}[$__range]))"
-    allowed = f"(1 - $slo / 100) * $__range_s - {bad_seconds(RANGE)}"
+    allowed = f"(1 - $slo / 100) * {known_seconds(RANGE)} - {bad_seconds(RANGE)}"
     columns: list[Label | Column] = [
         Label("Service", "name", 150, links.to_service("__data.fields.name")),
         Label("Kind", "kind", 100),
@@ -62,7 +63,8 @@ def table() -> Json:
         "Service levels",
         "Over the range shown. MTTR is the time not healthy over the number of outages, 0 with"
         " none; MTBF is the healthy time over it, with none the whole healthy time as a lower"
-        " bound. May still fail for: what is left of the error budget, as time. Mean of up is a"
+        " bound. May still fail for: what is left of the error budget, as time; below zero it is"
+        " overspent. Mean of up is a"
         " cross-check of the availability from another metric, as seen at scrapes.",
         info(),
         columns,
@@ -73,7 +75,7 @@ def table() -> Json:
 
 
 def _span(title: str, expr: str) -> Column:
-    return Column(title, expr, unit="dtdurations", decimals=0, width=140)
+    return Column(title, expr, unit="s", decimals=1, width=130)
 
 
 def _count(title: str, expr: str) -> Column:

@@ -162,10 +162,10 @@ def _uptime() -> Json:
         "Exporter up for",
         "How long the exporter has been running; its counters began at 0 then.",
         [target(f"min(time() - ({started})) or vector(0)", instant=True)],
-        unit="dtdurations",
+        unit="s",
         mappings=texts({"0": "? not there"}),
         thresholds=steps((None, NEUTRAL)),
-        extra={"decimals": 0},
+        extra={"decimals": 1},
     )
 
 

@@ -116,11 +116,11 @@ def _availability() -> Json:
 def _down() -> Json:
     return stat(
         "Time not healthy",
-        "Seconds in connecting, unhealthy and disconnected in the range shown.",
+        "Time in connecting, unhealthy and disconnected in the range shown.",
         [target(bad_seconds("$__range"), "{{name}}", instant=True)],
-        unit="dtdurations",
+        unit="s",
         thresholds=steps((None, HEALTHY), (1, UNHEALTHY)),
-        extra={"decimals": 0},
+        extra={"decimals": 1},
     )
 
 
@@ -188,7 +188,7 @@ def _certificate() -> Json:
         "Time until the certificate of the other side expires; below zero it has. Only for services"
         " over TLS.",
         [target(f"min by (name) ({ends}) - time()", "{{name}}", instant=True)],
-        unit="dtdurations",
+        unit="s",
         thresholds=steps((None, DISCONNECTED), (7 * day, UNHEALTHY), (21 * day, HEALTHY)),
-        extra={"decimals": 0, "noValue": "no service over TLS"},
+        extra={"decimals": 1, "noValue": "no service over TLS"},
     )

@@ -37,7 +37,7 @@ def service_table(*, title: str, description: str, with_address: bool) -> Json:
         Label("Service", "name", 150, details),
         Label("Kind", "kind", 100),
         Column("Status", status_now(), width=140, mappings=mappings(STATUSES), links=details),
-        Column("For", f"time() - {since}", unit="dtdurations", width=120),
+        Column("For", f"time() - {since}", unit="s", width=90, decimals=1),
         Column("Retries", each("connection_retries"), width=70),
         Column("Next attempt", _ms("connection_next_attempt_timestamp_seconds"), ago, 120),
         Column("Last check", _kept_ms("connection_last_check_timestamp_seconds"), ago, 130),
@@ -129,10 +129,11 @@ def time_in_each_state(*, title: str, description: str) -> Json:
         title,
         description,
         queries,
-        unit="dtdurations",
+        unit="s",
         options=options,
         custom={"fillOpacity": 90, "lineWidth": 0},
         overrides=status_overrides(),
+        extra={"decimals": 1},
         transformations=[
             {"id": "joinByField", "options": {"byField": "name", "mode": "outer"}},
             {

@@ -164,6 +164,15 @@ def test_service_levels_are_those_of_the_known_faults(
     assert column("Error budget left") == pytest.approx(1 - bad / total / 0.001, abs=0.02)
 
 
+def test_what_may_still_fail_agrees_with_the_budget_that_is_left(
+    prometheus: Prometheus, history: History
+) -> None:
+    """With a day of history in the 30 shown, both reckon with that day."""
+    query = QUERIES[f"history-Service levels-{COLUMNS['May still fail for']}"]
+    left = ask(prometheus, query, history.start + DAY).values()
+    assert left == pytest.approx(dict.fromkeys(KINDS, 0.001 * DAY), rel=0.02)
+
+
 # The column of each figure in the table of service levels, by the letter of its query.
 COLUMNS = {
     "Availability": "B",

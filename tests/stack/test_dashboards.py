@@ -181,6 +181,13 @@ def test_a_panel_says_what_it_shows(panel: Json) -> None:
     assert panel["targets"]
 
 
+@EVERY_PANEL
+def test_a_span_of_time_is_rounded_and_not_cut_off(panel: Json) -> None:
+    """Grafana's other units of time make "1 minute" of 119 s, and "1 hour ago" of an hour below zero."""
+    units = {text for text in strings(panel["fieldConfig"]) if re.match(r"(dt[dh]\w+|clocks|clockms)$", text)}
+    assert units == set()
+
+
 @EVERY_DASHBOARD
 def test_every_data_source_is_the_variable(dashboard: Json) -> None:
     """A dashboard can be pointed at another Prometheus in one place."""
