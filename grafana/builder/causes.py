@@ -2,7 +2,7 @@
 
 from .palette import Json
 from .panels import target, targets, timeseries
-from .queries import each, failures_by_reason, increase
+from .queries import each, failures_by_reason, increase, next_attempt
 from .states import status_overrides
 
 
@@ -57,13 +57,12 @@ def sessions() -> Json:
 
 def retries() -> Json:
     """Return the retries and when the next attempt is due."""
-    due = f"{each('connection_next_attempt_timestamp_seconds')} - time()"
     return timeseries(
         "Retries and next attempt",
-        "How many attempts in a row have failed, and in how many seconds the next one starts.",
+        "How many attempts in a row have failed, and in how many seconds the next one starts; 0 is now.",
         targets(
             (each("connection_retries"), "{{name}} retries"),
-            (due, "{{name}} next attempt in (s)"),
+            (next_attempt(), "{{name}} next attempt in (s)"),
         ),
         unit="short",
     )

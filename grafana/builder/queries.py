@@ -59,6 +59,14 @@ def each(metric: str, *, extra: str = "", select: str = SELECT) -> str:
     return f"max by (name) ({metric}{{{select}{extra}}})"
 
 
+def next_attempt() -> str:
+    """Return the whole seconds until the next attempt of each service, 0 when it is due or under way.
+
+    Between two scrapes a planned time passes; to show it as so many seconds ago would look like a fault.
+    """
+    return f"clamp_min(round({each('connection_next_attempt_timestamp_seconds')} - time()), 0)"
+
+
 def kept(metric: str) -> str:
     """Return the value of a gauge for each service, the last one where its exporter is gone."""
     series = f"{metric}{{{SELECT}}}"

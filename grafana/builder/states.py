@@ -22,6 +22,7 @@ from .queries import (
     kept,
     mean_latency,
     monitored,
+    next_attempt,
     status_now,
     status_over_time,
 )
@@ -39,7 +40,7 @@ def service_table(*, title: str, description: str, with_address: bool) -> Json:
         Column("Status", status_now(), width=140, mappings=mappings(STATUSES), links=details),
         Column("For", f"time() - {since}", unit="s", width=90, decimals=1),
         Column("Retries", each("connection_retries"), width=70),
-        Column("Next attempt", _ms("connection_next_attempt_timestamp_seconds"), ago, 120),
+        Column("Next attempt in", next_attempt(), unit="s", width=110, mappings=texts({"0": "now"})),
         Column("Last check", _kept_ms("connection_last_check_timestamp_seconds"), ago, 130),
         Column(
             "Last success",

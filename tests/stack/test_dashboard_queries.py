@@ -99,6 +99,16 @@ def test_an_exporter_that_is_gone_is_shown_as_unknown(
     assert expected.items() <= shown.items()
 
 
+def test_an_attempt_that_is_due_is_not_shown_as_one_that_is_late(
+    prometheus: Prometheus, history: History
+) -> None:
+    """The seconds until the next attempt count down to 0 and stay there until the next scrape."""
+    query = QUERIES["overview-Services-E"]
+    planned = 20
+    shown = [ask(prometheus, query, history.end + passed).values()["database"] for passed in (0, 5, 60)]
+    assert shown == [planned, planned - 5, 0]
+
+
 @pytest.mark.parametrize("query", ["overview-Services-F", "overview-Services-G"])
 def test_the_last_check_and_success_outlive_the_exporter(
     query: str, prometheus: Prometheus, history: History
