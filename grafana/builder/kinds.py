@@ -69,7 +69,7 @@ def _postgresql() -> list[tuple[int, Json]]:
 def _redis() -> list[tuple[int, Json]]:
     memory = timeseries(
         "Memory",
-        "Memory in use and the limit (maxmemory); a limit of 0 is none.",
+        "Memory in use, and the limit (maxmemory) where there is one.",
         targets(
             (each("connection_redis_memory_used_bytes"), "{{name}} in use"),
             (each("connection_redis_memory_max_bytes"), "{{name}} limit"),
@@ -158,12 +158,14 @@ def _websocket() -> list[tuple[int, Json]]:
         interval="2m",
         extra=_absent("websocket"),
     )
+    # Not time() less the metric: that is as old as the check which read it, however busy the stream is.
+    checked = each("connection_last_check_timestamp_seconds")
     received = each("connection_websocket_last_message_timestamp_seconds")
     age = timeseries(
         "Age of the last message",
-        "Seconds since the stream last brought a message. A line that climbs is a stream that went"
+        "How old the stream's last message was at each check. A line that climbs is a stream that went"
         " silent while its connection stayed up.",
-        [target(f"time() - {received}", "{{name}}")],
+        [target(f"{checked} - {received}", "{{name}}")],
         unit="s",
         extra=_absent("websocket"),
     )

@@ -238,13 +238,13 @@ def _measured(kind: str, at: int, status: int) -> Samples:
             values = {
                 "connection_redis_master_link_up": 1,
                 "connection_redis_memory_used_bytes": 1.5e6,
-                "connection_redis_memory_max_bytes": 0,
+                "connection_redis_memory_max_bytes": 1e7,
             }
         case "http":
             values = {"connection_http_status_code": 500 if status == UNHEALTHY else 200}
         case "websocket":
             values = {
-                "connection_websocket_last_message_timestamp_seconds": at - 2,
+                "connection_websocket_last_message_timestamp_seconds": at - 5,  # 2 before the check
             }
         case _:
             values = {}

@@ -109,6 +109,16 @@ def test_an_attempt_that_is_due_is_not_shown_as_one_that_is_late(
     assert shown == [planned, planned - 5, 0]
 
 
+def test_a_message_ages_with_the_stream_and_not_with_the_scrape(
+    prometheus: Prometheus, history: History
+) -> None:
+    """A stream that brought its last message at its last check is fresh, whenever one looks."""
+    query = QUERIES["service-Age of the last message-A"]
+    expr = query.substituted(SCRAPE, ALL)
+    for passed in (0, 60):
+        assert prometheus.instant(expr, history.end + passed).values() == {"websocket": 2.0}
+
+
 @pytest.mark.parametrize("query", ["overview-Services-F", "overview-Services-G"])
 def test_the_last_check_and_success_outlive_the_exporter(
     query: str, prometheus: Prometheus, history: History
