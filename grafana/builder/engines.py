@@ -89,7 +89,7 @@ def notified() -> Json:
             (
                 "sum by (integration)"
                 " (increase(alertmanager_notifications_total[$__rate_interval])) > 0"
-                " or on () vector(0)",
+                ' or on () label_replace(vector(0), "integration", "none", "", "")',
                 "sent {{integration}}",
             ),
             (failed, "failed"),

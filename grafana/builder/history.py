@@ -138,7 +138,7 @@ def _daily_availability() -> Json:
     known = _day('state!="unknown"')
     return daily(
         "Availability of each day",
-        "Healthy time over known time, a cell for each day (UTC); today's is still growing.",
+        "Healthy time over known time, a cell for each day; today's is still growing.",
         [target(f"{healthy} / ({known} > 0)", "{{name}}")],
         unit="percentunit",
         thresholds=steps((None, DISCONNECTED), (0.99, UNHEALTHY), (0.999, HEALTHY)),
@@ -150,7 +150,7 @@ def _daily_status() -> Json:
     worst = f"max by (name) (max_over_time(connection_status{{{SELECT}}}[1d] offset -1d))"
     return daily(
         "Worst status of each day",
-        "The worst that was seen of each service on each day (UTC), however short it was.",
+        "The worst that was seen of each service on each day, however short it was.",
         [target(worst, "{{name}}")],
         mappings=mappings(STATUSES),
     )
@@ -184,7 +184,10 @@ def _transitions() -> Json:
 
 def _alerts() -> Json:
     firing = FIRING % ""
-    fired = f"count by (alertname) (max_over_time({firing}[$__interval])) or on () vector(0)"
+    fired = (
+        f"count by (alertname) (max_over_time({firing}[$__interval]))"
+        ' or on () label_replace(vector(0), "alertname", "none", "", "")'
+    )
     return timeseries(
         "Alerts that fired",
         "How many of each alert fired in each step, Watchdog aside.",

@@ -8,12 +8,12 @@ _EXPORTER = "and on (job, instance) connection_exporter_build_info"
 
 def overdue() -> Json:
     """Return by how much the most overdue check is late."""
-    overdue = "time() - min by (job) (connection_next_attempt_timestamp_seconds)"
+    overdue = "time() - min by (instance) (connection_next_attempt_timestamp_seconds)"
     return timeseries(
         "Most overdue check",
         "Seconds since the oldest planned attempt should have started. Below zero all are on time;"
-        " an attempt in flight may be a few seconds late.",
-        [target(f"{overdue} or on () vector(0)", "{{job}}")],
+        " an attempt in flight may be a few seconds late. No line is an exporter that is not there.",
+        [target(overdue, "{{instance}}")],
         unit="s",
         thresholds=steps((None, HEALTHY), (60, DISCONNECTED)),
     )

@@ -23,6 +23,7 @@ class Query:
     panel: str
     ref: str
     expr: str
+    legend: str
     instant: bool
     interval: str | None
     range_seconds: int
@@ -69,6 +70,7 @@ def queries() -> list[Query]:
             panel=panel["title"],
             ref=target["refId"],
             expr=target["expr"],
+            legend=target["legendFormat"],
             instant=target["instant"],
             interval=panel.get("interval"),
             range_seconds=seconds(dashboard["time"]["from"].removeprefix("now-")),

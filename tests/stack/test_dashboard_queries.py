@@ -1,5 +1,6 @@
 """Every query of every panel answers on a real Prometheus: before, during and after a fault."""
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -58,6 +59,16 @@ def test_a_panel_shows_samples_and_prometheus_has_no_remark(
     answer = ask(prometheus, query, getattr(history, moment))
     assert answer.series, query.expr
     assert answer.remarks == []
+
+
+@pytest.mark.parametrize("query", [query for query in QUERIES.values() if "{{" in query.legend], ids=str)
+def test_every_line_has_the_name_that_its_legend_asks_for(
+    query: Query, prometheus: Prometheus, history: History
+) -> None:
+    """Where none of the labels of a legend is there, Grafana calls the line Value."""
+    wanted = set(re.findall(r"{{(\w+)}}", query.legend))
+    for one in ask(prometheus, query, history.after).series:
+        assert wanted & one["metric"].keys(), one["metric"]
 
 
 @pytest.mark.parametrize("query", [STATUS_NOW, "overview-Services-B"])
