@@ -185,10 +185,10 @@ def _certificate() -> Json:
     day = 86400
     return stat(
         "Certificate ends in",
-        "Time until the certificate of the other side expires; below zero it has. Only for services"
-        " over TLS.",
+        "Time until the certificate of the other side expires; below zero it has. Amber and red begin"
+        " where the alerts become a ticket and a page. Only for services over TLS.",
         [target(f"min by (name) ({ends}) - time()", "{{name}}", instant=True)],
         unit="s",
-        thresholds=steps((None, DISCONNECTED), (7 * day, UNHEALTHY), (21 * day, HEALTHY)),
+        thresholds=steps((None, DISCONNECTED), (3 * day, UNHEALTHY), (14 * day, HEALTHY)),
         extra={"decimals": 1, "noValue": "no service over TLS"},
     )

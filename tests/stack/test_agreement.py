@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from dashboards_metrics import COMMON_METRICS, EXPORTER_METRICS, KIND_METRICS, OWN_METRICS, STACK_METRICS
-from dashboards_panels import dashboards, strings
+from dashboards_panels import dashboards, panels, strings
 
 from exporter.core.health import Reason, Status
 
@@ -154,3 +154,16 @@ def test_every_flag_that_the_compose_file_and_the_deployments_use_exists() -> No
     for path in [*ours, *([kubernetes] if kubernetes.exists() else [])]:
         text = re.sub(r"(?s)(prom/prometheus|prom/alertmanager).*?volumes:", "", path.read_text())
         assert set(flag.findall(text)) <= known, path
+
+
+def test_the_colours_of_a_certificate_are_those_of_its_alerts() -> None:
+    """The panel turns amber with the first ticket and red with the first page, not days before or after."""
+    (panel,) = (one for one in panels(dashboards()["service"]) if one["title"] == "Certificate ends in")
+    steps = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+    days = {
+        rule["alert"]: int(found[1])
+        for rule in rules()
+        if "alert" in rule and (found := re.search(r"time\(\) < (\d+) \* 86400", rule["expr"]))
+    }
+    page, ticket = days["ConnectionCertificateExpiresNow"], days["ConnectionCertificateExpiresSoon"]
+    assert steps == [None, page * 86400, ticket * 86400]
