@@ -61,10 +61,9 @@ def table() -> Json:
     ]
     return joined(
         "Service levels",
-        "Over the range shown. MTTR is the time not healthy over the number of outages, 0 with"
-        " none; MTBF is the healthy time over it, with none the whole healthy time as a lower"
-        " bound. May still fail for: what is left of the error budget, as time; below zero it is"
-        " overspent. Mean of up is a"
+        "Over the range shown. MTTR is the time not healthy over the number of outages, MTBF the healthy"
+        " time over it; with no outage each is that time itself, for MTBF a lower bound. May still fail"
+        " for: what is left of the error budget, as time; below zero it is overspent. Mean of up is a"
         " cross-check of the availability from another metric, as seen at scrapes.",
         info(),
         columns,

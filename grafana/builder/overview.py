@@ -44,10 +44,10 @@ def build(exporter_url: str) -> Json:
     )
     now = service_table(
         title="Services",
-        description="One row a service, the worst first. The name leads to its detail. Force check"
-        " asks the exporter for a check now; only those who may edit the dashboard see it, everyone"
-        " else has the exporter's own status page. Latency is the mean of the last 5 minutes;"
-        " n/a means not measured.",
+        description="One row a service, the worst first and unknown ones last. The name leads to its"
+        " detail. Force check asks the exporter for a check now; only those who may edit the dashboard"
+        " see it, everyone else has the exporter's own status page. Latency is the mean of the last 5"
+        " minutes; n/a means not measured.",
         with_address=False,
     )
     timeline = status_timeline(

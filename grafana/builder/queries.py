@@ -155,7 +155,7 @@ def outages(window: str) -> str:
 
 
 def mttr(window: str) -> str:
-    """Return the mean time to recovery: time not healthy over outages, 0 where there was none."""
+    """Return the mean time to recovery: time not healthy over outages, or all of it with none."""
     return f"{bad_seconds(window)} / clamp_min({outages(window)}, 1)"
 
 

@@ -30,7 +30,7 @@ from .tables import Column, Label, joined, listed
 
 
 def service_table(*, title: str, description: str, with_address: bool) -> Json:
-    """Return the live table: one row a service, the worst first, with Force check in each."""
+    """Return the live table: one row a service, the highest code first, with Force check in each."""
     details = links.to_service("__data.fields.name")
     ago = "dateTimeFromNow"
     since = each("connection_last_transition_timestamp_seconds")
