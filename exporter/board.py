@@ -15,7 +15,7 @@ from exporter.core.health import Blind, Event, Status, Verdict, advance, status_
 from exporter.core.overall import Overall, Standing, overall_status
 from exporter.core.retry import due
 from exporter.histogram import Histogram
-from exporter.record import BLIND, NO_TROUBLE, Record, Report, Transition, Trouble
+from exporter.record import BLIND, NO_TROUBLE, Record, Report, Transition, Trouble, presentable
 
 _CHECKS: Final = (Event.ANSWERED_GOOD, Event.ANSWERED_BAD, Event.FAILED, Event.CRASHED)
 _CANARIES: Final = (Event.CANARY_GOOD, Event.CANARY_BAD)
@@ -149,7 +149,7 @@ class Board:
     def _note(self, record: Record, report: Report) -> None:
         """Write down what a report says, whatever it may mean for the status."""
         wall = self.clock.wall()
-        trouble = Trouble(report.reason, report.message)
+        trouble = Trouble(report.reason, presentable(report.message))
         if report.event in _CHECKS:
             record.checks += 1
             record.last_check_at = wall

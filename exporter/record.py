@@ -14,6 +14,9 @@ TRANSITIONS_KEPT: Final = 50
 LATENCY_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 """Seconds. Upper bounds of ``connection_check_duration_seconds``."""
 
+LONGEST_MESSAGE: Final = 1000
+"""Characters. A server that is asked can answer an error of megabytes, and each message is kept and sent many times."""
+
 
 @dataclass(frozen=True, slots=True)
 class Transition:
@@ -104,3 +107,16 @@ class Record:
     def name(self) -> str:
         """The service's name."""
         return self.service.name
+
+
+def presentable(text: str) -> str:
+    """Return a message on one line and of bounded length, without anything that a terminal or a log would obey."""
+    short = text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"
+    return printable(short)
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, with a mark for each control character in it, those of direction included."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "�" for c in text.replace("\n", " "))

@@ -425,3 +425,17 @@ def test_the_overall_status_knows_who_is_critical_and_who_has_been_up() -> None:
     bench.failed()
     bench.failed()
     assert bench.board.overall() is Overall.PARTIAL
+
+
+def test_a_message_is_one_bounded_line_that_steers_no_terminal() -> None:
+    """Servers put into their errors what they like: line breaks, escape sequences, megabytes."""
+    hostile = "\x1b]0;owned\x07 a\nlevel=error\u202e\x9b31m" + "x" * 3_000_000
+    bench = Bench()
+    bench.put(Event.BEGUN)
+    for _ in range(2):
+        bench.put(Event.FAILED, Reason.AUTH, hostile, next_attempt=bench.clock.now + 5)
+    message = bench.told[-1].message
+    assert message.startswith("�]0;owned� a level=error��31mxxx")
+    assert message.isprintable()
+    assert len(message) < 1100
+    assert bench.it.trouble.message == message

@@ -16,7 +16,8 @@ from typing import Any, Final, Protocol
 
 import httpx
 
-from exporter.commands.watch_screen import Screen, printable
+from exporter.commands.watch_screen import Screen
+from exporter.record import printable
 
 ATTEMPTS: Final = 5
 PAUSE: Final = 5.0
@@ -124,7 +125,7 @@ class Lines:
         print(f"connection-exporter: {self._seen.link}", file=sys.stderr, flush=True)
 
     def _print(self, at: str, name: str, what: str, of: dict[str, Any]) -> None:
-        why = ": ".join(printable(of[key]) for key in ("reason", "message") if of[key])
+        why = ": ".join(printable(str(of[key])) for key in ("reason", "message") if of[key])
         print("  ".join(part for part in (at, name, what, why) if part), flush=True)
 
 

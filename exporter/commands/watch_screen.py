@@ -15,6 +15,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from exporter.record import printable
+
 if TYPE_CHECKING:
     from exporter.commands.watch import Seen
 
@@ -130,11 +132,6 @@ def draw(seen: "Seen", *, width: int, height: int, now: float, colour: bool) -> 
     return lines[:height]
 
 
-def printable(text: object) -> str:
-    """Return a text on one line, without anything that a terminal would obey."""
-    return "".join(c if c.isprintable() else "�" for c in str(text).replace("\n", " "))
-
-
 def _headline(seen: "Seen", width: int, now: float, *, colour: bool) -> str:
     live = seen.live
     status = seen.overall.get("status", "unknown") if live else "unknown"
@@ -205,7 +202,7 @@ def _due(seconds: float) -> str:
 
 
 def _why(of: Mapping[str, Any]) -> str:
-    return ": ".join(printable(of[key]) for key in ("reason", "message") if of[key])
+    return ": ".join(printable(str(of[key])) for key in ("reason", "message") if of[key])
 
 
 def _fitted(text: str, width: int) -> str:

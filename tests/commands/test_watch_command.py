@@ -18,9 +18,10 @@ import pytest
 
 from exporter.app import serving
 from exporter.commands.watch import Seen
-from exporter.commands.watch_screen import draw, printable
+from exporter.commands.watch_screen import draw
 from exporter.config import load_text
 from exporter.publish.server import bind
+from exporter.record import printable
 
 CONFIG: Final = """\
 services:
