@@ -16,6 +16,10 @@ from exporter.publish.problem import PROBLEM, problem_body
 LARGEST_REQUEST: Final = 64 * 1024
 """Bytes of a request, head and body together."""
 
+REQUESTS_AHEAD: Final = 16
+"""Requests that a client may send without waiting for the answers. A browser, Prometheus and curl send none; each costs
+2 KB until its turn comes, and 64 KiB hold thousands."""
+
 REQUEST_WITHIN: Final = 10.0
 """Seconds from the connection, or from a request's first byte, to the end of that request."""
 
@@ -61,6 +65,16 @@ class Guard(HttpToolsProtocol):
             self._expect_request()
         super().data_received(data)
 
+    def on_message_begin(self) -> None:
+        """Begin a request, unless too many before it wait for their turn; the parser then stops."""
+        if len(self.pipeline) >= REQUESTS_AHEAD:
+            raise _TooManyAheadError
+        super().on_message_begin()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser does not take."""
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
     def on_message_complete(self) -> None:
         """Begin to count anew: the request is all there."""
         self._size = 0
@@ -103,10 +117,14 @@ class Guard(HttpToolsProtocol):
             body = problem_body(status, detail)
             head = (
                 f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {PROBLEM}\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+class _TooManyAheadError(Exception):
+    """A client that asks and asks, and takes no answer."""
 
 
 def most_connections() -> int:

@@ -182,10 +182,20 @@ async def test_garbled_and_tricky_requests_get_no_more_than_an_error(port: int, 
     with lowered("REQUEST_WITHIN", 1.0):
         answer = await spoken(port, said)
     head = answer.partition(b"\r\n\r\n")[0]
+    assert not answer.startswith(b"HTTP/1.1 400 ") or b"application/problem+json" in head
     assert answer == b"" or answer.startswith(b"HTTP/1.1 "), answer
     assert b"\r\nX-Injected" not in head
     assert b"root:" not in answer
     assert b"Traceback" not in answer
+    assert (await get(port)).status_code == 503
+
+
+async def test_requests_that_run_ahead_of_their_answers_are_bounded(port: int) -> None:
+    """A few in one go are answered in turn; thousands, each of which waits in memory, end the connection."""
+    few = await spoken(port, PLAIN * 9 + PLAIN.replace(b"Host: x", b"Connection: close"))
+    assert few.count(b"HTTP/1.1 503 ") == 10
+    many = await spoken(port, PLAIN * 1500)
+    assert many.count(b"HTTP/1.1 ") <= guard.REQUESTS_AHEAD + 1
     assert (await get(port)).status_code == 503
 
 
