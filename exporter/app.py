@@ -33,6 +33,7 @@ from exporter.net.server_tls import LiveContext
 from exporter.publish.api import Api
 from exporter.publish.events import Events
 from exporter.publish.gate import Gate, Rules
+from exporter.publish.guard import most_handshakes
 from exporter.publish.lifecycle import Lifecycle, Refused, Reload
 from exporter.publish.own_metrics import OwnMetrics
 from exporter.publish.server import Server
@@ -156,7 +157,7 @@ async def serving(
         routes=(Route("/events", events.stream), *routes.routes),
     )
     gate = Gate(api.app, _rules(settings.web))
-    tls = LiveContext.of(settings.web.context) if settings.web.context else None
+    tls = LiveContext.of(settings.web.context, most=most_handshakes) if settings.web.context else None
     server = Server(gate, sockets, tls=tls)
     async with (
         history(storage, monitor.board, monitor.add_callback) if storage else nullcontext(),

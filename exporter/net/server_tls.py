@@ -2,11 +2,13 @@
 
 import os
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
+from weakref import WeakKeyDictionary
 
 VERSIONS: Final = {
     "TLS10": ssl.TLSVersion.TLSv1,
@@ -14,6 +16,10 @@ VERSIONS: Final = {
     "TLS12": ssl.TLSVersion.TLSv1_2,
     "TLS13": ssl.TLSVersion.TLSv1_3,
 }
+
+
+_SURELY_OVER: Final = 10.0
+"""Seconds after which the listener has ended a handshake, though asyncio may not have let go of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +61,48 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
 
 
 class LiveContext(ssl.SSLContext):
-    """A context for a listener: each new connection gets whatever ``current`` is by then."""
+    """A context for a listener: each new connection gets whatever ``current`` is by then.
+
+    A client that never ends its handshake is no connection yet to whoever counts those, but has an open file of ours:
+    no more than ``most()`` handshakes are under way at a time.
+    """
 
     current: ssl.SSLContext
+    most: Callable[[], int]
+    _begun: WeakKeyDictionary[ssl.SSLObject, float]
+    _refusing: ssl.SSLContext
 
     @classmethod
-    def of(cls, current: ssl.SSLContext) -> Self:
+    def of(cls, current: ssl.SSLContext, *, most: Callable[[], int]) -> Self:
         """Make one that gives ``current``, for now."""
         live = cls(ssl.PROTOCOL_TLS_SERVER)
-        live.current = current
+        live.current, live.most, live._begun = current, most, WeakKeyDictionary()
+        live._refusing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        live._refusing.sslobject_class = _Refused
         return live
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        """Begin a handshake, as asyncio and uvloop do for each connection that they accept."""
-        return self.current.wrap_bio(*args, **options)
+        """Begin a handshake, as asyncio and uvloop do for each connection; where there are too many, one that fails."""
+        if self.handshakes() >= self.most():
+            return self._refusing.wrap_bio(*args, **options)
+        begun = self.current.wrap_bio(*args, **options)
+        self._begun[begun] = time.monotonic()
+        return begun
+
+    def handshakes(self) -> int:
+        """Return how many are under way, and forget those that have ended: well, or by the listener's deadline."""
+        late = time.monotonic() - _SURELY_OVER
+        for one, since in list(self._begun.items()):
+            if one.version() is not None or since < late:
+                del self._begun[one]
+        return len(self._begun)
+
+
+class _Refused(ssl.SSLObject):
+    """A connection that is closed: raising earlier would have asyncio forget its socket."""
+
+    def do_handshake(self) -> None:
+        raise ssl.SSLError("too many handshakes are under way")
 
 
 def _checking(names: frozenset[str]) -> type[ssl.SSLObject]:

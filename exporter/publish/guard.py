@@ -131,3 +131,9 @@ def most_connections() -> int:
     """Return how many connections there may be, by the limit of open files in force now."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft // 2)
+
+
+def most_handshakes() -> int:
+    """Return how many TLS handshakes there may be beside them, of clients that are no connection yet."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft // 4)

@@ -143,6 +143,7 @@ def test_no_more_than_half_of_the_open_files_go_to_clients() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
         assert guard.most_connections() == 500
+        assert guard.most_handshakes() == 250
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

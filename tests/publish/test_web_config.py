@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import gc
 import ssl
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import bcrypt
@@ -16,6 +18,7 @@ from web_clients import get, listening
 from exporter.cli import main
 from exporter.config import ConfigError
 from exporter.config.web import load_web
+from exporter.publish import guard
 
 HASHES = {cost: bcrypt.hashpw(b"right", bcrypt.gensalt(cost)).decode() for cost in (4, 10)}
 
@@ -121,6 +124,29 @@ async def test_client_certificates_can_be_required(file: Path, tmp_path: Path, a
             else:
                 with pytest.raises(httpx.TransportError):
                     await https(port, client(authority, tmp_path))
+
+
+async def test_clients_that_never_end_their_handshake_do_not_take_all_files(
+    file: Path, tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those beyond the limit are closed at once, and nobody who had got through is disturbed."""
+    certificate(tmp_path, authority)
+    write(file, TLS + "}")
+    monkeypatch.setattr(guard, "CONNECTIONS", 10)
+    context = client(authority)
+    async with listening(file) as port, AsyncExitStack() as stack, httpx.AsyncClient(verify=context) as kept:
+        assert (await kept.get(f"https://localhost:{port}/-/healthy")).status_code == 200
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        for _, writer in silent:
+            stack.callback(writer.close)
+        await asyncio.sleep(0.5)
+        assert sum(reader.at_eof() for reader, _ in silent) == 30
+        assert (await kept.get(f"https://localhost:{port}/-/healthy")).status_code == 200
+        for _, writer in silent:
+            writer.close()
+        await asyncio.sleep(0.2)
+        gc.collect()  # which asyncio's own loop needs, and uvloop does not
+        assert await https(port, context) == 200
 
 
 async def test_old_versions_of_tls_are_refused(file: Path, tmp_path: Path, authority: trustme.CA) -> None:
