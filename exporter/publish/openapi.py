@@ -98,7 +98,7 @@ def _paths(telemetry_path: str) -> dict[str, Any]:
         "/events": _get(
             "events",
             "Server-sent events: the board, then every change of it, without end.",
-            {**_ok(text, "text/event-stream"), "503": _problem("Too many clients follow already.")},
+            {**_ok(_ref("Event"), "text/event-stream"), "503": _problem("Too many clients follow already.")},
         ),
         "/config": _get(
             "config",
@@ -157,6 +157,8 @@ def _schemas() -> dict[str, Schema]:
         "canary": _object({"up": {"type": ["boolean", "null"]}, "last": _TIME}),
         "details": {"type": "object"},
     }
+    kinds: Schema = {"type": "string", "enum": ["board", "transition", "service", "overall"]}
+    event = {"event": kinds, "id": {"type": "string"}, "data": {"type": "string"}}
     health = {"status": _OVERALL, "monitoring_active": _BOOL, "last_update": _TIME}
     summary = ("total", "healthy", "unhealthy", "disconnected", "connecting", "unknown")
     problem = {
@@ -180,6 +182,7 @@ def _schemas() -> dict[str, Schema]:
             {**service, "transitions": {"type": "array", "maxItems": 50, "items": _ref("Transition")}}
         ),
         "Transition": _object(change),
+        "Event": {"description": "Each of the stream; `data` is JSON.", **_object(event)},
         "Config": _object({"services": {"type": "object", "additionalProperties": {"type": "object"}}}),
         "Changes": _object(dict.fromkeys(("added", "changed", "removed", "unchanged"), _NAMES)),
         "Problem": _object(problem),

@@ -100,3 +100,19 @@ async def test_an_answer_is_as_it_is_described(
     if media_type.endswith("json"):
         schema = {**content[media_type]["schema"], "components": described["components"]}
         OAS31Validator(schema).validate(answer.json())
+
+
+async def test_an_event_is_as_it_is_described(client: httpx.AsyncClient) -> None:
+    """The schema of a stream is that of each event in it, as tools take it."""
+    described = openapi()
+    content = described["paths"]["/events"]["get"]["responses"]["200"]["content"]
+    schema = {**content["text/event-stream"]["schema"], "components": described["components"]}
+    async with client.stream("GET", "/events") as answer:
+        event: dict[str, str] = {}
+        async for line in answer.aiter_lines():
+            key, _, value = line.partition(": ")
+            event |= {key: value} if key not in ("", "retry") else {}
+            if key == "data":
+                break
+    assert event["event"] == "board"
+    OAS31Validator(schema).validate(event)
