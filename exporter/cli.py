@@ -146,6 +146,7 @@ def _add_web_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ORIGIN",
+        type=_origin,
         help="origin whose pages may force a check, such as https://grafana.example.com; repeatable",
     )
 
@@ -184,6 +185,17 @@ def _path(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} has an answer of its own: choose another path")
     if "{" in text or "}" in text:
         raise argparse.ArgumentTypeError(f"{text!r} holds a brace: choose a path without")
+    return text
+
+
+def _origin(text: str) -> str:
+    from exporter.publish.origins import is_origin
+
+    if not is_origin(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an origin: write it as browsers do, such as https://grafana.example.com, "
+            "with no path, no capitals and no default port"
+        )
     return text
 
 

@@ -162,6 +162,18 @@ def test_each_command_has_a_help_of_its_own(tmp_path: Path, command: str, flags:
         (("--web.telemetry-path=metrics",), "'metrics' does not begin with /"),
         (("--web.telemetry-path=/{all:path}",), "holds a brace"),
         *(
+            ((f"--web.cors.origin={origin}",), f"'{origin}' is not an origin: write it as browsers do")
+            for origin in (
+                "https://g.example/",
+                "https://G.example",
+                "https://g:443",
+                "http://g:80",
+                "g",
+                "*",
+                "null",
+            )
+        ),
+        *(
             ((f"--web.telemetry-path={path}",), f"'{path}' has an answer of its own")
             for path in ("/", "/health", "/health/", "/health/service/x", "/events", "/config", "/-/reload")
         ),

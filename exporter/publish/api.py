@@ -21,7 +21,7 @@ from exporter.core.retry import NotRunning, TooSoon
 from exporter.publish.detailed import Detailed
 from exporter.publish.exposition import Exposition
 from exporter.publish.openapi import openapi
-from exporter.publish.origins import may_act
+from exporter.publish.origins import is_origin, may_act
 from exporter.publish.page import PAGE, PAGE_HEADERS
 from exporter.publish.problem import NO_CACHE, problem
 
@@ -103,8 +103,8 @@ class Api:
         origin = request.headers.get("origin")
         if not may_act(request.headers, self._origins):
             shown = (origin or "another site")[:80]
-            detail = f"pages of {shown} may not force a check: allow them by --web.cors.origin={shown}"
-            return problem(HTTPStatus.FORBIDDEN, detail)
+            mend = f": allow them by --web.cors.origin={shown}" if is_origin(shown) else ""
+            return problem(HTTPStatus.FORBIDDEN, f"pages of {shown} may not force a check{mend}")
         headers = _cors(origin)
         name = request.query_params.get("service")
         try:

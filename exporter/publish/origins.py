@@ -4,9 +4,19 @@ A browser says by itself where a request comes from, and no page can change that
 browser, such as `curl`, and may act: to keep out more than pages is the business of passwords.
 """
 
+import re
 from collections.abc import Collection
+from typing import Final
 
 from starlette.datastructures import Headers
+
+_ORIGIN: Final = re.compile(r"(?!http:.*:80$)(?!https:.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?")
+_IPV6: Final = re.compile(r"https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
+
+
+def is_origin(text: str) -> bool:
+    """Tell whether a browser could say ``text`` of one site: ``null`` is said of any page in a sandbox."""
+    return any(form.fullmatch(text) for form in (_ORIGIN, _IPV6))
 
 
 def may_act(headers: Headers, allowed: Collection[str]) -> bool:
