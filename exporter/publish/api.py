@@ -77,6 +77,8 @@ class Api:
             ],
             exception_handlers={HTTPException: _http_problem, Exception: _internal_problem},
         )
+        # /health/ would be sent on to whatever Host the client says, by http even where a proxy in front has TLS.
+        self.app.router.redirect_slashes = False
 
     async def page(self, _: Request) -> Response:
         """Answer GET /: the live status page."""

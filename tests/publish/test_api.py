@@ -373,6 +373,12 @@ async def test_a_page_of_a_listed_origin_may_force_a_check() -> None:
     assert (done.status_code, done.headers["access-control-allow-origin"]) == (200, FRIEND)
 
 
+async def test_nobody_is_sent_on_to_a_host_that_the_client_names() -> None:
+    """A path with a slash too many is not found."""
+    async with watched_redis() as (client, _):
+        holds_problem(await client.get("/health/", headers={"Host": "evil.example.com"}), 404)
+
+
 async def test_our_own_page_may_force_a_check() -> None:
     """Its origin is the host that was asked."""
     async with watched_redis() as (client, _):
