@@ -44,6 +44,11 @@ class Seen:
     skew: float = 0.0
 
     @property
+    def place(self) -> str:
+        """The address as it may be shown: the URL without user and password."""
+        return _without_login(self.url)
+
+    @property
     def live(self) -> bool:
         """Whether what is seen is true now."""
         return self.link == _LIVE
@@ -125,8 +130,8 @@ class Lines:
         print(f"connection-exporter: {self._seen.link}", file=sys.stderr, flush=True)
 
     def _print(self, at: str, name: str, what: str, of: dict[str, Any]) -> None:
-        why = ": ".join(printable(str(of[key])) for key in ("reason", "message") if of[key])
-        print("  ".join(part for part in (at, name, what, why) if part), flush=True)
+        why = ": ".join(str(of[key]) for key in ("reason", "message") if of[key])
+        print(printable("  ".join(part for part in (at, name, what, why) if part)), flush=True)
 
 
 async def _follow(seen: Seen, view: View, pause: float) -> str:
@@ -166,11 +171,12 @@ async def _events(client: httpx.AsyncClient, seen: Seen) -> AsyncIterator[tuple[
     """Yield each event; for a comment one of no name. Raises httpx.HTTPError, _Refused."""
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": seen.last_id} if seen.last_id else {})
     async with client.stream("GET", f"{seen.url.rstrip('/')}/events", headers=headers) as answer:
+        place = _without_login(str(answer.url))
         if answer.status_code in _FINAL:
-            raise _Refused(f"{answer.url} answers {answer.status_code} {answer.reason_phrase}")
+            raise _Refused(f"{place} answers {answer.status_code} {answer.reason_phrase}")
         answer.raise_for_status()
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-            raise _Refused(f"{answer.url} is no stream of events: is a connection-exporter there?")
+            raise _Refused(f"{place} is no stream of events: is a connection-exporter there?")
         with suppress(KeyError, ValueError):
             skew = parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()
             seen.skew = skew if abs(skew) > 3 else 0.0  # the header has whole seconds only
@@ -191,11 +197,21 @@ def _mistake(url: str) -> str | None:
     """Say what is wrong with an address that can never be followed."""
     try:
         given = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError) as error:
-        return f"not an address: {error}"
+    except (httpx.InvalidURL, ValueError):
+        return (
+            "not an address: write http://host:port; in a password % : / ? # @ have to be escaped, as in %2F"
+        )
     if given.scheme not in ("http", "https") or not given.host or (given.port or 0) > 65535:
         return "not an address: write http://host:port"
     return None
+
+
+def _without_login(url: str) -> str:
+    try:
+        return str(httpx.URL(url).copy_with(userinfo=b""))
+    except (httpx.InvalidURL, ValueError):
+        scheme, separator, rest = url.partition("://")
+        return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _words(error: Exception) -> str:
@@ -207,5 +223,5 @@ def _words(error: Exception) -> str:
 
 
 def _ended(seen: Seen, why: str) -> int:
-    print(f"connection-exporter: {printable(seen.url)}: {printable(why)}", file=sys.stderr)
+    print(f"connection-exporter: {printable(seen.place)}: {printable(why)}", file=sys.stderr)
     return 1

@@ -1,6 +1,6 @@
 """Owns the terminal while the board is shown in it: the screen, the keys, the size, and how the board looks.
 
-Texts of services are written only after `printable`: a message must not steer the terminal.
+All that comes from the exporter is written only after `printable`: a message must not steer the terminal.
 """
 
 import asyncio
@@ -139,7 +139,7 @@ def _headline(seen: "Seen", width: int, now: float, *, colour: bool) -> str:
     if live:
         counts = seen.overall.get("summary", {})
         healthy = f"{counts.get('healthy', 0)} of {counts.get('total', 0)} healthy"
-        text = f"{healthy}  {printable(seen.url)}  q quits"
+        text = f"{healthy}  {printable(seen.place)}  q quits"
     else:
         age = f"shown is {_duration(now - seen.skew - seen.heard)} old: " if seen.heard else ""
         text = f"NOT LIVE  {age}{printable(seen.link)}"
@@ -206,10 +206,10 @@ def _why(of: Mapping[str, Any]) -> str:
 
 
 def _fitted(text: str, width: int) -> str:
-    """Cut or fill ``text`` to ``width`` columns; East Asian characters take two, combining ones none."""
+    """Cut or fill ``text``, made printable, to ``width`` columns; wide characters take two, combining ones none."""
     used = 0
     kept: list[str] = []
-    for character in text:
+    for character in printable(text):
         wide = 1 + (unicodedata.east_asian_width(character) in "WF")
         if unicodedata.combining(character):
             wide = 0

@@ -248,12 +248,38 @@ async def test_what_cannot_be_followed_is_said_at_once(url: str) -> None:
     assert "Traceback" not in said.decode()
 
 
+async def test_a_password_in_the_address_is_not_shown_beside_the_board() -> None:
+    """Terminals are shared and recorded."""
+    async with exporter(Api()) as port:
+        url = f"http://me:s3cret@127.0.0.1:{port}"
+        async with terminal("-m", "exporter", "watch", url, columns=180) as shown:
+            await shown.until(lambda: f"1 of 1 healthy  http://127.0.0.1:{port}  q quits" in shown.frame)
+            shown.type(b"q")
+            await shown.ended()
+    assert "s3cret" not in shown.text
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:s3cret@{place}/health", "http://me:s3cret/@{place}", "x://me:s3cret@{place}"]
+)
+async def test_a_password_in_the_address_is_not_shown_at_the_end(url: str) -> None:
+    """Whether the address can be read or not."""
+    async with exporter(Api()) as port:
+        place = f"127.0.0.1:{port}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "exporter", "watch", url.format(place=place), stdout=-1, stderr=-1
+        )
+        _, said = await asyncio.wait_for(process.communicate(), 10)
+    assert place in said.decode()
+    assert "s3cret" not in said.decode()
+
+
 def test_a_message_cannot_steer_the_terminal() -> None:
     """Escape sequences and line breaks of a service are shown, not obeyed."""
     seen = Seen("x", link="live", overall={"status": "degraded", "summary": {"healthy": 0, "total": 1}})
     evil = "\x1b]0;owned\x07\x1b[2J\r\n\u202eabc\x9b1m"
     seen.services["s"] = {
-        "name": "s",
+        "name": "s" + evil[:9],
         "kind": "redis",
         "status": "unhealthy",
         "critical": True,
