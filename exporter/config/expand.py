@@ -10,6 +10,10 @@ _PATTERN: Final = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>[^}:]*)(?P<defaul
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
+class _UnreadableError(Exception):
+    """What ends the search in a text: each brace that nothing closes would have the rest of it looked through again."""
+
+
 class Expanded(str):
     """A string that came from the environment, at least in part: it may be a secret, so no error shows it."""
 
@@ -45,11 +49,10 @@ def _fill(text: str, path: Path, document: Document, environ: Mapping[str, str])
             return "$"
         name, default = found["name"], found["default"]
         if name is None or not _NAME.fullmatch(name):
-            mistake("a variable is written ${NAME} or ${NAME:-default}; for a dollar write $$")
-            return ""
+            raise _UnreadableError("a variable is written ${NAME} or ${NAME:-default}; for a dollar write $$")
         if default is not None and "${" in default:
-            mistake(f"the default of ${{{name}:-…}} cannot hold another variable: write its value")
-            return ""
+            told = f"the default of ${{{name}:-…}} cannot hold another variable: write its value"
+            raise _UnreadableError(told)
         from_environment = True
         value = environ.get(name)
         if not value and default is not None:
@@ -65,5 +68,9 @@ def _fill(text: str, path: Path, document: Document, environ: Mapping[str, str])
     def mistake(what: str) -> None:
         document.mistakes.append(Mistake(document.line_of(path), path, what))
 
-    filled = _PATTERN.sub(replacement, text)
+    try:
+        filled = _PATTERN.sub(replacement, text)
+    except _UnreadableError as error:
+        mistake(str(error))
+        return Expanded()
     return Expanded(filled) if from_environment else filled

@@ -84,6 +84,8 @@ def read(text: str) -> None:
 @example("a: " + "9" * 5000)
 @example('a: "\\ud800"')
 @example("\x00")
+@example("a: " + "${" * 200_000)
+@example("a: " + "${A:-" * 200_000)
 def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
     """Never a crash, a hang or another exception."""
     read(text)
