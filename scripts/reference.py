@@ -4,7 +4,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -58,7 +58,7 @@ def _hidden(model: type[BaseModel]) -> set[str]:
     return {"kind", *(key for key in policy if model.model_fields[key].default == policy[key].default)}
 
 
-def _rows(model: type[BaseModel], prefix: str, hidden: set[str]) -> list[str]:
+def _rows(model: type[BaseModel], prefix: str, hidden: set[str], needed: str = "required") -> list[str]:
     rows = []
     for key, field in model.model_fields.items():
         if key in hidden:
@@ -68,9 +68,12 @@ def _rows(model: type[BaseModel], prefix: str, hidden: set[str]) -> list[str]:
         if inner is TlsConfig:
             rows.append(f"| `{prefix}{key}` | none | {field.description}; see [TLS](#tls) |")
         elif inner is not None:
-            rows.extend(_rows(inner, f"{prefix}{key}.", set()))
+            within = needed if field.is_required() else f"required in `{prefix}{key}`"
+            rows.extend(_rows(inner, f"{prefix}{key}.", set(), within))
         else:
-            rows.append(f"| `{prefix}{key}` | {_default(key, field)} | {field.description} |")
+            words = ", ".join(f"`{word}`" for word in _words(field.annotation))
+            meaning = f"{field.description}: {words}" if words else field.description
+            rows.append(f"| `{prefix}{key}` | {_default(key, field, needed)} | {meaning} |")
     return rows
 
 
@@ -81,10 +84,17 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     return None
 
 
-def _default(key: str, field: FieldInfo) -> str:
+def _words(annotation: Any) -> list[str]:
+    """Return the words that a key takes, if it takes these alone."""
+    if get_origin(annotation) is Literal:
+        return [str(word).lower() if word is True else str(word) for word in get_args(annotation)]
+    return [word for part in get_args(annotation) for word in _words(part)]
+
+
+def _default(key: str, field: FieldInfo, needed: str) -> str:
     default = field.default
     if default is PydanticUndefined:
-        return "required"
+        return needed
     if default is None:
         return "`off`" if key == "canary" else "none"
     if isinstance(default, bool):

@@ -288,6 +288,14 @@ def test_the_page_of_a_kind_shows_every_option_in_an_example(kind: str) -> None:
     assert ours - shown - {"password", "url"} == set()
 
 
+def test_the_reference_says_which_words_a_key_takes() -> None:
+    """And that a key which is required in an optional part is not so elsewhere."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert "`disable`, `prefer`, `require`, `verify-ca`, `verify-full` |" in page
+    assert "| `expect.role` | none | what the server has to be: `primary`, `standby` |" in page
+    assert "| `heartbeat.file` | required in `heartbeat` |" in page
+
+
 def test_the_reference_is_what_the_models_say() -> None:
     """`scripts/reference.py` writes the tables of docs/configuration.md; what is committed is what it writes."""
     done = subprocess.run(

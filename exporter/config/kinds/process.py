@@ -11,8 +11,8 @@ from exporter.config.service import CanaryPeriod, Duration, FilePath, ServiceCon
 class Heartbeat(Strict):
     """A file that the process touches while it does its work."""
 
-    file: FilePath = Field(description="the file")
-    max_age: Duration = Field(gt=0, description="older than this, the process hangs")
+    file: FilePath = Field(description="file that the process touches while it works")
+    max_age: Duration = Field(gt=0, description="an older file means that the process hangs")
 
 
 class ProcessConfig(ServiceConfig):
