@@ -176,7 +176,13 @@ class _HttpServer(Strict):
 
 class _RateLimit(Strict):
     interval: Annotated[float, BeforeValidator(_pause)] = 0.0
-    burst: int = Field(1, ge=1)
+    burst: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _lets_somebody_pass(self) -> Self:
+        if self.interval and not self.burst:
+            raise ValueError("burst: 0 would let nobody pass: write 1 or more, or `interval: 0` for no limit")
+        return self
 
     @property
     def in_force(self) -> RateLimit | None:

@@ -317,6 +317,7 @@ def test_all_mistakes_are_told_at_once_and_no_secret_with_them(file: Path) -> No
         (TLS + ", client_ca_file: ca.pem}", "add `client_auth_type: RequireAndVerifyClientCert`"),
         (TLS + ", client_allowed_sans: [a]}", "goes with"),
         (TLS + ", min_version: TLS13, max_version: TLS12}", "is above max_version"),
+        ("rate_limit: {interval: 1s, burst: 0}", "would let nobody pass"),
         ("[]", "expected a mapping"),
         ("basic_auth_users: {'a:b': x}", "no colon"),
     ],
@@ -349,6 +350,12 @@ def test_what_is_accepted_and_has_no_effect_is_named(
     assert context is not None
     old = {c["name"] for c in context.get_ciphers() if c["protocol"] != "TLSv1.3"}
     assert old == {"ECDHE-RSA-AES128-GCM-SHA256"}
+
+
+def test_a_rate_limit_can_be_turned_off_as_the_toolkit_says(file: Path) -> None:
+    """By an interval of 0, whatever the burst."""
+    write(file, "rate_limit: {interval: 0, burst: 0}\n")
+    assert load_web(file).rate_limit is None
 
 
 def test_an_empty_file_is_a_valid_one(file: Path) -> None:
