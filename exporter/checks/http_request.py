@@ -81,9 +81,9 @@ class Requests:
         try:
             url = target.url.join(location).copy_with(fragment=None)
         except (httpx.InvalidURL, ValueError):
-            raise RedirectRefused("which is no URL") from None
+            raise RedirectRefused("what is no URL") from None
         if url.scheme not in ("http", "https") or not url.host:
-            raise RedirectRefused("which is no http:// or https:// URL")
+            raise RedirectRefused("what is no http:// or https:// URL")
         origin = _origin(url)
         if not 0 < origin.port < 65536:
             raise RedirectRefused("a port that cannot be")

@@ -235,6 +235,7 @@ def _refusal(error: Exception, address: str) -> Failure:
     status, phrase = response.status_code, response.reason_phrase[:40]
     message = f"{address} refused the upgrade with status {status} {phrase}".rstrip()
     if 300 <= status < 400:
-        where = response.headers.get("Location", "").partition("?")[0]
+        scheme, separator, rest = response.headers.get("Location", "").partition("?")[0].rpartition("://")
+        where = f"{scheme}{separator}{rest.rpartition('@')[2]}"  # without a login, however that is written
         return Failure(Reason.REDIRECT, f"{message}, leading to {where[:120]}" if where else message)
     return Failure(_BY_STATUS.get(status, Reason.PROTOCOL), message)
