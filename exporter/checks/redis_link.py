@@ -131,7 +131,9 @@ class RedisLink(AbstractConnection):
             return error.__cause__
         if refusal := refusal_of(error):
             return Failure(refusal.reason, f"{address}: {refusal.line}")
-        if self._wire.ended is not None:
+        if (
+            self._wire.ended is not None and not self._wire.forgotten
+        ):  # by redis-py, which did not like what it read
             return self._wire.ended
         if not self.phases:
             return Failure(Reason.UNREACHABLE, f"{address}: {error}")

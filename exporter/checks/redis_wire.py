@@ -101,6 +101,7 @@ class Wire(asyncio.StreamReaderProtocol):
         super().__init__(self.reader)
         self.lost: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         self.ended: Failure | None = None
+        self.forgotten = False
         self._address = address
         self._listening = True
         self._last_words: Refusal | None = None
@@ -116,6 +117,7 @@ class Wire(asyncio.StreamReaderProtocol):
 
     def forget(self) -> None:
         """Say nothing of what happens from now on."""
+        self.forgotten = self.forgotten or self.ended is None
         self.ended = self.ended or Failure(Reason.EOF, f"{self._address}: closed by us")
 
     def data_received(self, data: bytes) -> None:

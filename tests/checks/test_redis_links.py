@@ -172,6 +172,19 @@ async def test_what_is_no_redis_is_told(handler: Handler, reason: Reason) -> Non
         assert failure.reason is reason
 
 
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00\xff\r\n" * 10, b"$x\r\n", b"*1\r\n" * 100]
+)
+async def test_what_is_no_redis_is_told_where_a_password_goes_first_too(said: bytes) -> None:
+    """redis-py hangs up on what it cannot read; that we did so is not the reason."""
+    async with serving(answering(said)) as port:
+        failure = await attempt(check_of(port, user="me", password="secret"))
+        assert isinstance(failure, Failure)
+        assert failure.reason is Reason.PROTOCOL
+        assert "does not speak Redis' protocol" in failure.message
+        assert "secret" not in failure.message
+
+
 async def test_a_byte_a_second_is_no_answer() -> None:
     """A trickle runs into the deadline."""
 
