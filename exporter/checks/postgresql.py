@@ -148,7 +148,7 @@ class _Held:
             "resolve_seconds": self._link.resolve_seconds,
             "connect_seconds": self._link.connect_seconds,
             "auth_seconds": auth_seconds,
-            "server_version": connection.get_settings().server_version,
+            "server_version": connection.get_settings().server_version[:100],
         }
         if dialer.tls is not None:
             self._constant[CERTIFICATE_EXPIRY] = certificate_expiry(dialer.tls)

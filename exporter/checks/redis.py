@@ -40,6 +40,9 @@ _METRICS: Final = (
     CERTIFICATE_EXPIRY_METRIC,
 )
 
+_LONGEST_FACT: Final = 100
+"""Characters. They are shown in JSON, and Python refuses to read numbers of thousands of digits."""
+
 _WANTED: Final = tuple(
     (key, f"\n{key}:")
     for key in (
@@ -159,7 +162,7 @@ def _facts(info: str) -> Mapping[str, str]:
         at = info.find(beginning)
         if at >= 0:
             at += len(beginning)
-            facts[key] = info[at : info.find("\r", at)]
+            facts[key] = info[at : info.find("\r", at)][:_LONGEST_FACT]
     return facts
 
 

@@ -185,6 +185,21 @@ async def test_what_is_no_redis_is_told_where_a_password_goes_first_too(said: by
         assert "secret" not in failure.message
 
 
+async def test_facts_without_bound_are_cut() -> None:
+    """A number of 5,000 digits is no crash, and a version of a megabyte does not go into every answer."""
+    info = (
+        b"# Server\r\nredis_version:"
+        + b"7" * 100_000
+        + b"\r\nrole:master\r\nused_memory:"
+        + b"9" * 5000
+        + b"\r\n"
+    )
+    said = b"+OK\r\n+PONG\r\n$%d\r\n%b\r\n" % (len(info), info)
+    async with serving(answering(said)) as port, held(check_of(port)) as (_, seen):
+        assert seen.reason is None
+        assert seen.details["server_version"] == "7" * 100
+
+
 async def test_a_byte_a_second_is_no_answer() -> None:
     """A trickle runs into the deadline."""
 
