@@ -148,8 +148,13 @@ async def _follow(seen: Seen, view: View, pause: float) -> str:
                         failed, seen.link = 0, _LIVE
                         view.linked()
                     if event:
-                        seen.take(event, data)
-                        view.told(event, data)
+                        try:
+                            seen.take(event, data)
+                            view.told(event, data)
+                        except (LookupError, TypeError, AttributeError):
+                            raise _Refused(
+                                f"{seen.place} sends no board: is a connection-exporter there?"
+                            ) from None
                 why = "the exporter has ended the connection"
             except _Refused as refused:
                 return str(refused)
@@ -186,7 +191,13 @@ async def _events(client: httpx.AsyncClient, seen: Seen) -> AsyncIterator[tuple[
             if name:
                 event[name] = value.removeprefix(" ")
             elif "data" in event:
-                yield event.get("event", ""), json.loads(event["data"])
+                try:
+                    data = json.loads(event["data"])
+                except ValueError:
+                    raise _Refused(
+                        f"{place}: what it sends is not JSON: is a connection-exporter there?"
+                    ) from None
+                yield event.get("event", ""), data
                 seen.last_id = event.get("id", seen.last_id)
                 event = {}
             elif line:

@@ -119,23 +119,32 @@ def draw(seen: "Seen", *, width: int, height: int, now: float, colour: bool) -> 
     """Return the board as ``height`` lines at the most, none wider than ``width`` columns."""
     now += seen.skew
     lines = [_headline(seen, width, now, colour=colour), ""]
-    services = sorted(seen.services.values(), key=lambda s: (_ORDER.index(s["status"]), not s["critical"]))
+    services = sorted(seen.services.values(), key=lambda s: (_rank(s["status"]), not s["critical"]))
     changes = min(len(seen.changes), max(0, (height - len(lines) - 3) // 4), 8)
     room = height - len(lines) - 1 - (changes + 2 if changes else 0)
     lines += _rows(services, width, room, now, colour=colour)
     if changes:
         lines += ["", _styled("Last changes", "2", colour=colour)]
     for change in list(seen.changes)[:changes]:
-        sign, style = _SIGNS[change["to"]]
+        sign, style = _sign(change["to"])
         text = f"{_clock(change['at'])}  {change['name']}  {change['from']} -> {change['to']}  {_why(change)}"
         lines.append(f"{_styled(sign, style, colour=colour)} {_fitted(text, width - 2).rstrip()}")
     return lines[:height]
 
 
+def _sign(status: str) -> tuple[str, str]:
+    """Return the sign and colour of a status; an exporter that is newer may have others."""
+    return _SIGNS.get(status, _SIGNS["unknown"])
+
+
+def _rank(status: str) -> int:
+    return _ORDER.index(status if status in _ORDER else "unknown")
+
+
 def _headline(seen: "Seen", width: int, now: float, *, colour: bool) -> str:
     live = seen.live
     status = seen.overall.get("status", "unknown") if live else "unknown"
-    sign, style = _SIGNS[status]
+    sign, style = _sign(status)
     if live:
         counts = seen.overall.get("summary", {})
         healthy = f"{counts.get('healthy', 0)} of {counts.get('total', 0)} healthy"
@@ -143,7 +152,7 @@ def _headline(seen: "Seen", width: int, now: float, *, colour: bool) -> str:
     else:
         age = f"shown is {_duration(now - seen.skew - seen.heard)} old: " if seen.heard else ""
         text = f"NOT LIVE  {age}{printable(seen.link)}"
-    word = f" {sign} {status if live else 'not known'} "[:width]
+    word = f" {sign} {printable(status) if live else 'not known'} "[:width]
     rest = _fitted(f" {text}", width - len(word)).rstrip()
     return _styled(word, f"{style};7;1", colour=colour) + rest
 
@@ -166,7 +175,7 @@ def _rows(
     yield _styled(_fitted(f"  {headings}  REASON", width).rstrip(), "2", colour=colour)
     shown = services if len(services) <= room - 1 else services[: room - 2]
     for service in shown:
-        sign, style = _SIGNS[service["status"]]
+        sign, style = _sign(service["status"])
         cells = _cells(service, now)
         row = "  ".join(_fitted(cells[heading], size) for heading, size in columns)
         rest = _fitted(f"{row}  {_why(service)}", width - 2).rstrip()

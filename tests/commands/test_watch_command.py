@@ -274,6 +274,40 @@ async def test_a_password_in_the_address_is_not_shown_at_the_end(url: str) -> No
     assert "s3cret" not in said.decode()
 
 
+@pytest.mark.parametrize("data", ["not json", "[]", "{}", '{"status": "healthy"}'])
+async def test_a_stream_of_something_else_is_told_in_a_line(data: str) -> None:
+    """Another program may send events at the same path."""
+
+    async def _other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+        writer.write(head + f"event: board\nid: 1\ndata: {data}\n\n".encode())
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(_other, "127.0.0.1", 0)
+    async with server:
+        place = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "exporter", "watch", place, stdout=-1, stderr=-1
+        )
+        _, said = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 1
+    assert "is a connection-exporter there?" in said.decode().splitlines()[-1]
+    assert "Traceback" not in said.decode()
+
+
+def test_a_status_of_a_newer_exporter_is_shown() -> None:
+    """With the sign of what is not known."""
+    service = {"name": "s", "kind": "k", "status": "odd", "critical": True, "reason": None, "message": None,
+               "retry_count": 0, "next_attempt": None, "last_check": None, "status_since": "2026-01-01T12:00:00.000Z",
+               "latency_seconds": None, "canary": {"up": None, "last": None}}  # fmt: skip
+    seen = Seen("x", link="live", overall={"status": "odder"}, services={"s": service})
+    text = "\n".join(draw(seen, width=100, height=20, now=1e9, colour=False))
+    assert " ? odder " in text
+    assert "? s        odd " in text
+
+
 def test_a_message_cannot_steer_the_terminal() -> None:
     """Escape sequences and line breaks of a service are shown, not obeyed."""
     seen = Seen("x", link="live", overall={"status": "degraded", "summary": {"healthy": 0, "total": 1}})
