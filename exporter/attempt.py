@@ -68,7 +68,7 @@ class Attempts:
             if not deadline.expired():
                 raise  # the check's own, and not declared
             silent = f"{self._service.check.address}: no answer within {seconds:g} s"
-            raise _blamed(error) or Failure(Reason.TIMEOUT, silent) from None
+            raise waited_for(error) or Failure(Reason.TIMEOUT, silent) from None
         finally:
             timer.cancel()
             heed_cancellation()
@@ -90,15 +90,15 @@ def origin(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}{place}"
 
 
+def waited_for(error: TimeoutError) -> Failure | None:
+    """Find what an attempt was waiting for when asyncio's timeout cut it off: the cause of its cancellation."""
+    cause = error.__cause__ or error.__context__  # up to Python 3.11.2 it is in the context alone
+    while cause is not None and not isinstance(cause, Failure):
+        cause = cause.__cause__
+    return cause
+
+
 def _strike(deadline: asyncio.Timeout, due: float) -> None:
     """End an attempt whose time is up; where it is we who are late, read first what came meanwhile."""
     now = asyncio.get_running_loop().time()
     deadline.reschedule(now + _GRACE if now - due > _LATE else now)
-
-
-def _blamed(error: BaseException) -> Failure | None:
-    """Find what a cancelled attempt was waiting for: a `Failure` in the chain of causes."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, Failure):
-        cause = cause.__cause__
-    return cause

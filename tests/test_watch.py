@@ -14,6 +14,7 @@ import pytest
 from scripted import BAD, EOF, GOOD, REFUSED, Journal, ScriptedCheck, after, hang, raise_cancelled, service
 from virtual_time import VirtualClock, on_virtual_time
 
+from exporter.attempt import waited_for
 from exporter.check import Failure, Observation
 from exporter.core.health import Event, Reason, Status
 from exporter.core.retry import Policy
@@ -803,3 +804,17 @@ async def test_a_stop_is_immediate_at_any_moment(moment: float) -> None:
         await until(moment)
         before = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() == before
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["as its cause", "in the context alone"])
+def test_what_was_waited_for_is_found_behind_a_timeout(told: bool) -> None:
+    """Python up to 3.11.2 raises asyncio's TimeoutError from nothing."""
+    failure = Failure(Reason.DNS, "the resolver does not answer")
+    with pytest.raises(TimeoutError) as raised:
+        try:
+            raise asyncio.CancelledError from failure
+        except asyncio.CancelledError as cancelled:
+            if told:
+                raise TimeoutError from cancelled
+            raise TimeoutError  # noqa: B904
+    assert waited_for(raised.value) is failure

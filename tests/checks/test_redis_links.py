@@ -27,6 +27,7 @@ from redis_servers import (
     serving,
 )
 
+from exporter.attempt import waited_for
 from exporter.check import Failure
 from exporter.core.health import Reason
 
@@ -94,8 +95,7 @@ async def test_a_stopped_server_is_waited_for_until_the_deadline(start: StartRed
         with pytest.raises(TimeoutError) as raised:
             async with asyncio.timeout(0.2):
                 await session.probe()
-        assert raised.value.__cause__ is not None
-        assert isinstance(raised.value.__cause__.__cause__, Failure)
+        assert waited_for(raised.value) is not None
     failure = await attempt(check, timeout=0.2)
     assert isinstance(failure, Failure)
     assert failure.reason is Reason.TIMEOUT

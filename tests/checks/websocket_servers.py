@@ -9,6 +9,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.utils import accept_key
 
+from exporter.attempt import waited_for
 from exporter.check import Failure, Observation, Session
 from exporter.checks.websocket import WebsocketCheck
 from exporter.config.kinds.websocket import WebsocketConfig
@@ -89,8 +90,6 @@ async def attempt(check: WebsocketCheck, *, timeout: float = 5) -> Observation |
     except Failure as failure:
         return failure
     except TimeoutError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, Failure):
-            cause = cause.__cause__
+        cause = waited_for(error)
         assert cause is not None, "nothing says what was waited for"
         return cause
