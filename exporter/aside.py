@@ -14,7 +14,10 @@ _T = TypeVar("_T")
 
 
 async def aside(work: Callable[[], _T]) -> _T:
-    """Run ``work`` in a thread and return what it returns, or raise what it raises."""
+    """Run ``work`` in a thread and return what it returns, or raise what it raises.
+
+    Where no thread can be had (a limit of processes is reached), it runs here: a pause is better than the end.
+    """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[_T] = loop.create_future()
 
@@ -35,5 +38,8 @@ async def aside(work: Callable[[], _T]) -> _T:
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, value, problem)
 
-    Thread(target=run, name="aside", daemon=True).start()
+    try:
+        Thread(target=run, name="aside", daemon=True).start()
+    except RuntimeError:
+        return work()
     return await result

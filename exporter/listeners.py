@@ -147,11 +147,19 @@ class _ThreadWorker:
             dropped = len(self._queue) == QUEUE_SIZE
             self._queue.append(transition)
             if self._ended is None:
-                self._ended = asyncio.get_running_loop().create_future()
-                name = f"callback {_name(self._callback)}"
-                Thread(target=self._run, args=(self._ended,), name=name, daemon=True).start()
+                self._begin()
             self._more.notify()
         return dropped
+
+    def _begin(self) -> None:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        name = _name(self._callback)
+        try:
+            Thread(target=self._run, args=(ended,), name=f"callback {name}", daemon=True).start()
+        except RuntimeError as error:  # the next transition is another chance, and what is queued stays
+            log.error("callback_delayed", callback=name, error=str(error))
+        else:
+            self._ended = ended
 
     def close(self) -> None:
         with self._more:

@@ -57,6 +57,8 @@ _MENDS: Final = {
     errno.ENFILE: "this machine has no file descriptors left: raise fs.file-max",
 }
 
+NO_THREADS: Final = "the exporter can start no thread: raise its limit (ulimit -u, TasksMax=, pids_limit)"
+
 
 def failure_from(error: Exception, where: str) -> Failure | None:
     """Return what ``error`` means, said of ``where`` (host:port); ``None`` if it is not of this layer."""

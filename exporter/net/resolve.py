@@ -13,6 +13,7 @@ from threading import Thread
 
 from exporter.check import Failure
 from exporter.core.health import Reason
+from exporter.net.failures import NO_THREADS
 
 
 class Resolver:
@@ -24,15 +25,20 @@ class Resolver:
     async def resolve(self, host: str) -> tuple[str, ...]:
         """Return the IP addresses of ``host``, in the system's order of preference.
 
-        Raises `Failure` (dns). A caller that gives up leaves the look-up to those that still wait.
+        Raises `Failure`: dns, or internal where no thread can be had. A caller that gives up leaves the
+        look-up to those that still wait.
         """
         if is_ip(host):
             return (host,)
         answer = self._in_flight.get(host)
         if answer is None:
-            answer = self._in_flight[host] = asyncio.get_running_loop().create_future()
+            answer = asyncio.get_running_loop().create_future()
+            try:
+                Thread(target=_look_up, args=(host, answer), name=f"resolve {host}", daemon=True).start()
+            except RuntimeError as error:
+                raise Failure(Reason.INTERNAL, NO_THREADS) from error
+            self._in_flight[host] = answer
             answer.add_done_callback(lambda _: self._in_flight.pop(host, None))
-            Thread(target=_look_up, args=(host, answer), name=f"resolve {host}", daemon=True).start()
         return await asyncio.shield(answer)
 
 

@@ -12,6 +12,7 @@ from threading import Thread
 
 from exporter.check import Failure
 from exporter.core.health import Reason
+from exporter.net.failures import NO_THREADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,21 @@ class TlsContexts:
         self._made: dict[object, asyncio.Future[ssl.SSLContext]] = {}
 
     async def get(self, options: TlsOptions) -> ssl.SSLContext:
-        """Return the shared context for ``options``. Raises `Failure` (tls) when a file does not serve."""
+        """Return the shared context for ``options``.
+
+        Raises `Failure`: tls when a file does not serve, internal where no thread can be had.
+        """
         key = (options, *(_content(p) for p in (options.ca_file, options.cert_file, options.key_file)))
         context = self._made.get(key)
         if context is None:
             for old in [k for k in self._made if isinstance(k, tuple) and k[0] == options]:
                 del self._made[old]
-            context = self._made[key] = asyncio.get_running_loop().create_future()
-            Thread(target=_make, args=(options, context), name="tls context", daemon=True).start()
+            context = asyncio.get_running_loop().create_future()
+            try:
+                Thread(target=_make, args=(options, context), name="tls context", daemon=True).start()
+            except RuntimeError as error:
+                raise Failure(Reason.INTERNAL, NO_THREADS) from error
+            self._made[key] = context
         try:
             return await asyncio.shield(context)
         except Failure:

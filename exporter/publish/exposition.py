@@ -87,7 +87,10 @@ class Exposition:
             parts = await self._services(openmetrics=openmetrics)
         parts.append(encode(self._registry))
         if gzipped:
-            parts = await asyncio.to_thread(_compressed, parts)
+            try:
+                parts = await asyncio.to_thread(_compressed, parts)
+            except RuntimeError:  # no thread can be had
+                gzipped = False
         return Answer(content_type, tuple(parts), gzipped)
 
     async def _services(self, *, openmetrics: bool) -> list[bytes]:
