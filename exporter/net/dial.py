@@ -10,6 +10,7 @@ import os
 import resource
 import socket
 import ssl
+import struct
 import sys
 import time
 from dataclasses import dataclass
@@ -83,6 +84,9 @@ class Network:
                     raise Failure(Reason.UNREACHABLE, f"{host}:{port}: {error}") from error
                 raise
         try:
+            if sock.getsockname() == sock.getpeername():
+                _unmake(sock)
+                raise Failure(Reason.REFUSED, f"{host}:{port}: connection refused")
             watch_peer(sock)
             peer = str(sock.getpeername()[0])
         except OSError as error:
@@ -104,6 +108,17 @@ def watch_peer(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(VANISHED_AFTER * 1000))
+
+
+def _unmake(sock: socket.socket) -> None:
+    """Close a socket that has connected to itself, by a reset: it leaves nothing behind.
+
+    Where nobody listens on a local port of the range that clients get theirs from, one attempt in some thousands
+    gets that very port, and TCP takes it for a simultaneous open (RFC 9293, section 3.5). Closed as usual, it would
+    keep the port for a minute from the service that is waited for.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 def _leave_room() -> None:

@@ -25,8 +25,10 @@ from typing import Any, Final
 import uvloop
 from watched import watching
 
+from exporter.check import Failure
 from exporter.core.health import Reason, Status
 from exporter.demo.servers import PostgreSQL, Redis, WebSocket, free_port
+from exporter.net import Network
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -243,9 +245,30 @@ services:
             silent.close()
 
 
+async def a_port_that_clients_get() -> Outcome:
+    """Connect to a port where nobody listens, and which is one of two that the kernel has for clients."""
+    _run("sh", "-c", "echo 40000 40001 > /proc/sys/net/ipv4/ip_local_port_range")
+    network, told = Network(), []
+    for _ in range(10):
+        try:
+            (await network.dial("127.0.0.1", 40000)).sock.close()
+            told.append("connected")
+        except Failure as failure:
+            told.append(failure.reason)
+    with socket.socket() as service:
+        service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        service.bind(("127.0.0.1", 40000))
+    return {"told": told}
+
+
 SCENARIOS: Final[dict[str, Callable[[], Awaitable[Outcome]]]] = {
     scenario.__name__: scenario
-    for scenario in (packets_vanish_in_mid_session, the_name_leads_elsewhere, twenty_stuck_look_ups)
+    for scenario in (
+        packets_vanish_in_mid_session,
+        the_name_leads_elsewhere,
+        twenty_stuck_look_ups,
+        a_port_that_clients_get,
+    )
 }
 
 

@@ -54,3 +54,10 @@ def test_twenty_stuck_look_ups_disturb_nobody() -> None:
     assert outcome["slowest"] < 0.5
     assert outcome["status"] == 0
     assert outcome["ended"] < 2.0
+
+
+@needs()
+def test_a_port_that_clients_get_is_refused_and_stays_free() -> None:
+    """An attempt that is given the very port it connects to would meet itself, and keep the service from starting."""
+    outcome = in_namespace("a_port_that_clients_get")
+    assert outcome["told"] == ["refused"] * 10
