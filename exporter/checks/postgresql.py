@@ -1,7 +1,7 @@
 """Owns kind postgresql: one connection held open, what it is asked, and what PostgreSQL's answers mean."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -68,6 +68,8 @@ class PostgresqlCheck:
     def __init__(self, config: PostgresqlConfig, network: Network) -> None:
         self._config = config
         self._network = network
+        # of the last certificate met: a held session may be older than a renewed one
+        self._certificate: dict[str, Json] = {}
 
     @property
     def address(self) -> str:
@@ -105,7 +107,10 @@ class PostgresqlCheck:
             raise Failure(bad.reason, f"{config.address}: {bad.message}") from bad
         try:
             seconds = time.monotonic() - began - dialer.seconds
-            held = _Held(config, connection, dialer, auth_seconds=max(seconds, 0.0))
+            self._certificate.clear()
+            if dialer.tls is not None:  # with `prefer`, not every time
+                self._certificate[CERTIFICATE_EXPIRY] = certificate_expiry(dialer.tls)
+            held = _Held(config, connection, dialer, self._certificate, auth_seconds=max(seconds, 0.0))
             await held.prepare()
             yield held
         finally:
@@ -134,7 +139,13 @@ class _Held:
     """A connection to PostgreSQL that is watched while it is idle."""
 
     def __init__(
-        self, config: PostgresqlConfig, connection: Any, dialer: DialingLoop, *, auth_seconds: float
+        self,
+        config: PostgresqlConfig,
+        connection: Any,
+        dialer: DialingLoop,
+        certificate: Mapping[str, Json],
+        *,
+        auth_seconds: float,
     ) -> None:
         assert dialer.link is not None
         assert dialer.tap is not None
@@ -150,8 +161,7 @@ class _Held:
             "auth_seconds": auth_seconds,
             "server_version": connection.get_settings().server_version[:100],
         }
-        if dialer.tls is not None:
-            self._constant[CERTIFICATE_EXPIRY] = certificate_expiry(dialer.tls)
+        self._certificate = certificate
 
     @property
     def peer(self) -> str | None:
@@ -189,7 +199,7 @@ class _Held:
             self._tap.asking = False
 
     async def _probe(self) -> Observation:
-        config, details = self._config, dict(self._constant)
+        config, details = self._config, {**self._constant, **self._certificate}
         began = time.monotonic()
         try:
             with answers(config.address, "answer the query"):

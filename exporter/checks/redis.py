@@ -78,6 +78,8 @@ class RedisCheck:
     def __init__(self, config: RedisConfig, network: Network) -> None:
         self._config = config
         self._network = network
+        # of the last certificate met: a held session may be older than a renewed one
+        self._certificate: dict[str, Json] = {}
 
     @property
     def address(self) -> str:
@@ -90,7 +92,8 @@ class RedisCheck:
         link = RedisLink(self._config, self._network)
         try:
             await link.open()
-            yield _Held(self._config, link)
+            self._certificate.update(link.certificate)
+            yield _Held(self._config, link, self._certificate)
         finally:
             link.abort()
 
@@ -98,9 +101,10 @@ class RedisCheck:
 class _Held:
     """A connection to Redis that is watched while it is idle."""
 
-    def __init__(self, config: RedisConfig, link: RedisLink) -> None:
+    def __init__(self, config: RedisConfig, link: RedisLink, certificate: Mapping[str, Json]) -> None:
         self._config = config
         self._link = link
+        self._certificate = certificate
         self._question = b"".join(
             link.pack_command("PING") + (link.pack_command("INFO") if config.depth else [])
         )
@@ -137,7 +141,7 @@ class _Held:
             silent = Failure(Reason.TIMEOUT, f"{self._config.address} does not answer {command}")
             raise cancelled from silent
         link.rest()
-        return _judge(self._config, pong, info, dict(link.phases))
+        return _judge(self._config, pong, info, {**link.phases, **self._certificate})
 
 
 def _judge(config: RedisConfig, pong: object, info: object, details: dict[str, Json]) -> Observation:

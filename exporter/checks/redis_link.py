@@ -46,6 +46,7 @@ class RedisLink(AbstractConnection):
         self._connected = 0.0
         self.lost: asyncio.Future[Failure] = self._wire.lost
         self.phases: dict[str, Json] = {}
+        self.certificate: dict[str, Json] = {}
 
     @property
     def peer(self) -> str | None:
@@ -119,7 +120,8 @@ class RedisLink(AbstractConnection):
         self.phases = {"resolve_seconds": link.resolve_seconds, "connect_seconds": link.connect_seconds}
         if context is not None:
             self.phases["tls_seconds"] = time.monotonic() - dialled
-            self.phases[CERTIFICATE_EXPIRY] = certificate_expiry(transport.get_extra_info("ssl_object"))
+            tls = transport.get_extra_info("ssl_object")
+            self.certificate[CERTIFICATE_EXPIRY] = certificate_expiry(tls)
         self._connected = time.monotonic()
         self._reader = self._wire.reader
         self._writer = asyncio.StreamWriter(transport, self._wire, self._reader, loop)

@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -79,6 +79,8 @@ class WebsocketCheck:
     def __init__(self, config: WebsocketConfig, network: Network) -> None:
         self._config = config
         self._network = network
+        # of the last certificate met: a held session may be older than a renewed one
+        self._certificate: dict[str, Json] = {}
 
     @property
     def address(self) -> str:
@@ -109,11 +111,10 @@ class WebsocketCheck:
             connected = time.monotonic()
             if context is not None:
                 details["tls_seconds"] = connected - dialled
-                details[CERTIFICATE_EXPIRY] = certificate_expiry(
-                    connection.transport.get_extra_info("ssl_object")
-                )
+                tls = connection.transport.get_extra_info("ssl_object")
+                self._certificate[CERTIFICATE_EXPIRY] = certificate_expiry(tls)
             await _open(config, connection, headers, details, connected)
-            yield _Held(config, link, connection, at_probe, details)
+            yield _Held(config, link, connection, at_probe, details, certificate=self._certificate)
         finally:
             connection.leave()
 
@@ -128,12 +129,15 @@ class _Held:
         connection: WebsocketLink,
         at_probe: Sequence[Line],
         details: dict[str, Json],
+        *,
+        certificate: Mapping[str, Json],
     ) -> None:
         self._config = config
         self._link = link
         self._connection = connection
         self._at_probe = at_probe
         self._details = details
+        self._certificate = certificate
         self._told = 0
 
     @property
@@ -151,7 +155,7 @@ class _Held:
     async def probe(self) -> Observation:
         """Send a ping, then play the dialogue, then look at the stream. Raises `Failure`."""
         connection, config = self._connection, self._config
-        details = dict(self._details)
+        details = {**self._details, **self._certificate}
         amiss: Failure | None = None
         connection.probing = True
         try:

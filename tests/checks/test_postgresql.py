@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ from exporter.core.health import Reason
 from exporter.demo.ports import free_port
 from exporter.demo.servers import PostgreSQL
 from exporter.net import Network
+from exporter.net.certificate import CERTIFICATE_EXPIRY
 
 
 @pytest.fixture
@@ -347,6 +349,24 @@ async def test_tls_is_checked_as_sslmode_says(server: PostgreSQL, tmp_path: Path
         assert (await failure(unknown)).reason is Reason.TLS
         named = check(server, dsn=dsn, sslmode="verify-full", tls={**ours, "server_name": "localhost"})
         assert (await probe(named)).reason is None
+
+
+async def test_a_renewed_certificate_is_told_as_soon_as_a_canary_sees_it(
+    server: PostgreSQL, tmp_path: Path
+) -> None:
+    """A session may be held for longer than its certificate is valid, and the renewed one is what counts."""
+    authority, renewed = trustme.CA(), datetime.now(UTC).replace(microsecond=0) + timedelta(days=90)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with tls_in_front_of(server, context) as port:
+        dsn = server.dsn().replace(str(server.port), str(port))
+        database = check(server, dsn=dsn, tls={"ca_file": str(tmp_path / "ca.pem")})
+        async with database.connect() as session:
+            await session.probe()
+            authority.issue_cert("127.0.0.1", not_after=renewed).configure_cert(context)
+            await probe(database)
+            assert (await session.probe()).details[CERTIFICATE_EXPIRY] == renewed.timestamp()
 
 
 async def test_a_server_without_tls_is_told_apart_from_a_broken_one(server: PostgreSQL) -> None:

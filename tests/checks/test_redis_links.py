@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from redis_servers import (
 from exporter.attempt import waited_for
 from exporter.check import Failure
 from exporter.core.health import Reason
+from exporter.net.certificate import CERTIFICATE_EXPIRY
 
 start = pytest.fixture(run_redis)
 
@@ -232,12 +234,8 @@ async def test_words_out_of_turn_end_the_session() -> None:
 
 
 @asynccontextmanager
-async def tls_in_front_of(
-    server: Server, certificate: trustme.LeafCert
-) -> AsyncIterator[tuple[int, list[str]]]:
+async def tls_in_front_of(server: Server, context: ssl.SSLContext) -> AsyncIterator[tuple[int, list[str]]]:
     names: list[str] = []
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
     context.sni_callback = lambda sock, name, _: names.append(str(name))
     writers: list[asyncio.StreamWriter] = []
 
@@ -270,7 +268,9 @@ async def test_tls_is_checked_and_asks_by_name(start: StartRedis, tmp_path: Path
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     ca_file = str(tmp_path / "ca.pem")
-    async with tls_in_front_of(server, authority.issue_cert("cache.example")) as (port, names):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("cache.example").configure_cert(context)
+    async with tls_in_front_of(server, context) as (port, names):
         named = check_of(port, tls={"ca_file": ca_file, "server_name": "cache.example"})
         async with held(named) as (session, first):
             assert first.reason is None
@@ -283,6 +283,22 @@ async def test_tls_is_checked_and_asks_by_name(start: StartRedis, tmp_path: Path
         assert wrong_name.reason is Reason.TLS
         unknown_authority = await attempt(check_of(port, tls={"server_name": "cache.example"}))
         assert unknown_authority.reason is Reason.TLS
+
+
+async def test_a_renewed_certificate_is_told_as_soon_as_a_canary_sees_it(
+    start: StartRedis, tmp_path: Path
+) -> None:
+    """A session may be held for longer than its certificate is valid, and the renewed one is what counts."""
+    authority, renewed = trustme.CA(), datetime.now(UTC).replace(microsecond=0) + timedelta(days=90)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with tls_in_front_of(start(), context) as (port, _):
+        cache = check_of(port, tls={"ca_file": str(tmp_path / "ca.pem"), "server_name": "localhost"})
+        async with held(cache) as (session, _):
+            authority.issue_cert("localhost", not_after=renewed).configure_cert(context)
+            await attempt(cache)
+            assert (await session.probe()).details[CERTIFICATE_EXPIRY] == renewed.timestamp()
 
 
 async def test_tls_towards_a_server_without_it_does_not_pass(start: StartRedis) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from base64 import b64encode
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
@@ -15,6 +16,7 @@ from websockets.typing import Subprotocol
 from exporter.check import Failure
 from exporter.checks.websocket import WebsocketCheck
 from exporter.core.health import Reason
+from exporter.net.certificate import CERTIFICATE_EXPIRY
 
 
 async def test_a_ping_that_is_answered_is_good() -> None:
@@ -274,3 +276,17 @@ async def test_tls_is_checked_and_asks_by_name(tmp_path: Path) -> None:
         plain = await attempt(check_of(port, tls={"verify": False}))
         assert plain.reason is Reason.EOF
         assert "TLS handshake" in plain.message
+
+
+async def test_a_renewed_certificate_is_told_as_soon_as_a_canary_sees_it(tmp_path: Path) -> None:
+    """A session may be held for longer than its certificate is valid, and the renewed one is what counts."""
+    authority, renewed = trustme.CA(), datetime.now(UTC).replace(microsecond=0) + timedelta(days=90)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with serving(tls=context) as port:
+        stream = check_of(port, tls={"ca_file": str(tmp_path / "ca.pem")})
+        async with held(stream) as (session, _):
+            authority.issue_cert("127.0.0.1", not_after=renewed).configure_cert(context)
+            await attempt(stream)
+            assert (await session.probe()).details[CERTIFICATE_EXPIRY] == renewed.timestamp()
