@@ -8,7 +8,8 @@ from typing import Any, Final
 import asyncpg
 
 from exporter.check import Failure, Json, Metric, MetricType, Observation, Session, Traits
-from exporter.checks.postgresql_link import BY_SQLSTATE, BadAnswer, DialingLoop, answers
+from exporter.checks.postgresql_errors import BY_SQLSTATE, BadAnswer, answers
+from exporter.checks.postgresql_link import DialingLoop
 from exporter.config.kinds.postgresql import PostgresqlConfig
 from exporter.core.health import Reason
 from exporter.net import Network, TlsOptions

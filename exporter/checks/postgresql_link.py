@@ -1,86 +1,22 @@
-"""Owns one connection to PostgreSQL: dialling it for asyncpg, its errors in our words, how it ends.
+"""Owns one connection to PostgreSQL: dialling it for asyncpg, and how it ends.
 
 asyncpg neither retries nor pools here. A session ends by `terminate`, since `close` waits for the server,
 and a cancelled query opens a connection of its own.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Callable
 from typing import Any, Final
 
-import asyncpg
-
 from exporter.check import Failure
+from exporter.checks.postgresql_errors import reason_of
 from exporter.core.health import Reason
 from exporter.net import Link, Network, failure_from, translated
 from exporter.net.adopt import adopt
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-BY_SQLSTATE: Final[Mapping[str, Reason]] = {
-    "08P01": Reason.PROTOCOL,
-    "28000": Reason.AUTH,
-    "28P01": Reason.AUTH,
-    "3D000": Reason.MISSING,
-    "42501": Reason.PERMISSION,
-    "53300": Reason.SLOTS_FULL,
-    "57P01": Reason.SHUTDOWN,
-    "57P02": Reason.SHUTDOWN,
-    "57P03": Reason.STARTING,
-    "57P05": Reason.IDLE_CLOSED,
-}
-_NO_SESSION: Final = ("08", "28", "3D", "53300", "57P")
-"""Beginnings of the SQLSTATEs after which there is no session."""
-
-
-class BadAnswer(Exception):
-    """The server is there, and answered with an error."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-
-
-@contextmanager
-def answers(where: str, waiting_for: str) -> Iterator[None]:
-    """Map asyncpg's errors: to `Failure` where there is no session, to `BadAnswer` where there is one.
-
-    ``waiting_for`` completes "… does not", should the deadline strike inside the block.
-    """
-    try:
-        with translated(where), _refusal_of_tls(where):
-            yield
-    except asyncio.CancelledError as cancelled:
-        if cancelled.__cause__ is not None:  # who was waited for has been said further down
-            raise
-        raise cancelled from Failure(Reason.TIMEOUT, f"{where} does not {waiting_for}")
-    except asyncpg.PostgresError as error:
-        state = error.sqlstate or ""
-        if not state.startswith(_NO_SESSION):
-            raise BadAnswer(BY_SQLSTATE.get(state, Reason.QUERY), _text(error)) from error
-        raise Failure(BY_SQLSTATE.get(state, Reason.EOF), f"{where}: {_text(error)}") from error
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise Failure(Reason.PROTOCOL, f"{where}: {error}") from error
-    except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-        # asyncpg decodes what it is sent without doubting it
-        told = f"{where} does not speak PostgreSQL's protocol ({type(error).__name__})"
-        raise Failure(Reason.PROTOCOL, told) from error
-
-
-@contextmanager
-def _refusal_of_tls(where: str) -> Iterator[None]:
-    """Tell a server that does no TLS, for which asyncpg has a ConnectionError, from a reset."""
-    try:
-        yield
-    except ConnectionError as error:
-        if "rejected SSL upgrade" not in str(error):
-            raise
-        raise Failure(Reason.TLS, f"{where} does no TLS, which sslmode asks for") from error
-
-
-def _text(error: asyncpg.PostgresError) -> str:
-    return f"{error.args[0] if error.args else type(error).__name__} ({error.sqlstate})"
+_ENDS: Final = re.compile(rb"[SV](?:FATAL|PANIC)\0")
+"""The severity of an error that ends the session: V is always in English, and PgBouncer sends S alone."""
 
 
 class DialingLoop:
@@ -177,7 +113,7 @@ class Tap(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on what is PostgreSQL's, and remember an error that ends the session."""
-        self._last_words = self._fatal(data) if b"VFATAL\0" in data or b"VPANIC\0" in data else None
+        self._last_words = self._fatal(data) if _ENDS.search(data) else None
         if len(data) > 1 and not self._frames.follow(data):  # a single byte is the answer to SSLRequest
             self._give_up("what came is no message of it")
             return
@@ -220,11 +156,10 @@ class Tap(asyncio.Protocol):
 
     def _fatal(self, data: bytes) -> Failure:
         """Read the code and message that follow the severity in an ErrorResponse (PostgreSQL docs, 55.8)."""
-        rest = data.partition(b"VFATAL\0")[2] or data.partition(b"VPANIC\0")[2]
+        rest = _ENDS.split(data, maxsplit=1)[1]
         fields = {part[:1]: part[1:].decode("utf-8", "replace") for part in rest.split(b"\0") if part}
-        state = fields.get(b"C", "")
-        message = f"{self._where}: {fields.get(b'M', 'closed')} ({state})"
-        return Failure(BY_SQLSTATE.get(state, Reason.EOF), message)
+        state, text = fields.get(b"C", ""), fields.get(b"M", "closed")
+        return Failure(reason_of(state, text) or Reason.EOF, f"{self._where}: {text} ({state})")
 
 
 class Frames:

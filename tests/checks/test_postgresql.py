@@ -369,6 +369,33 @@ async def test_a_renewed_certificate_is_told_as_soon_as_a_canary_sees_it(
             assert (await session.probe()).details[CERTIFICATE_EXPIRY] == renewed.timestamp()
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("no more connections allowed (max_client_conn)", Reason.SLOTS_FULL),
+        ("no such database: app", Reason.MISSING),
+        ("no such user: bot", Reason.AUTH),
+        ("server login has been failing, try again later (server_login_retry)", Reason.UNREACHABLE),
+        ("query_wait_timeout", Reason.TIMEOUT),
+        ("unsupported startup parameter: x", Reason.PROTOCOL),
+    ],
+)
+async def test_a_pooler_is_taken_at_its_word(server: PostgreSQL, words: str, reason: Reason) -> None:
+    """PgBouncer has one SQLSTATE for all it says, sends no field V, and closes the connection."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(b"N")
+        await reader.read(1000)
+        fields = b"SFATAL\0C08P01\0M" + words.encode() + b"\0\0"
+        writer.write(b"E" + (4 + len(fields)).to_bytes(4) + fields)
+
+    async with listening(refuse) as port:
+        told = await failure(check(server, dsn=server.dsn().replace(str(server.port), str(port))))
+    assert told.reason is reason
+    assert words in told.message
+
+
 async def test_a_server_without_tls_is_told_apart_from_a_broken_one(server: PostgreSQL) -> None:
     """sslmode require against a server that answers N."""
     assert (await failure(check(server, sslmode="require"))).reason is Reason.TLS
