@@ -104,6 +104,7 @@ class Tap(asyncio.Protocol):
         self.lost: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         self._where = where
         self._frames = Frames()
+        self._heard = False
         self._last_words: Failure | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,7 +115,9 @@ class Tap(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass on what is PostgreSQL's, and remember an error that ends the session."""
         self._last_words = self._fatal(data) if _ENDS.search(data) else None
-        if len(data) > 1 and not self._frames.follow(data):  # a single byte is the answer to SSLRequest
+        answers_ssl_request = not self._heard and data in (b"S", b"N")
+        self._heard = True
+        if not answers_ssl_request and not self._frames.follow(data):
             self._give_up("what came is no message of it")
             return
         try:

@@ -401,6 +401,31 @@ async def test_a_server_without_tls_is_told_apart_from_a_broken_one(server: Post
     assert (await failure(check(server, sslmode="require"))).reason is Reason.TLS
 
 
+async def test_messages_may_come_in_pieces_of_any_size(server: PostgreSQL) -> None:
+    """A first byte that comes alone, as some proxies and old TLS send it, is a part of what follows."""
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def ask() -> None:
+            while data := await reader.read(65536):
+                back_writer.write(data)
+            back_writer.transport.abort()
+
+        asking = asyncio.create_task(ask())
+        while data := await back_reader.read(65536):
+            writer.write(data[:1])
+            await asyncio.sleep(0.02)
+            writer.write(data[1:])
+        await asking
+
+    async with listening(cut) as port:
+        a_check = check(server, dsn=server.dsn().replace(str(server.port), str(port)))
+        async with a_check.connect() as session:
+            assert (await session.probe()).reason is None
+            assert (await session.probe()).reason is None
+
+
 def test_frames_follow_messages_however_they_are_cut() -> None:
     """Whole, byte by byte, and with what comes after."""
     messages = b"Z\x00\x00\x00\x05I" + b"C\x00\x00\x00\x0dSELECT 1\x00"
