@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import asyncpg
@@ -221,7 +221,9 @@ class _Held:
         config = self._config
         if config.expect.value is None:
             limit = f"SET LOCAL statement_timeout = {_statement_timeout(config)}; " if config.pooler else ""
-            return await self._connection.execute(limit + config.query)
+            with suppress(AttributeError):  # asyncpg's, at the answer to an empty query: `;` is a ping
+                await self._connection.execute(limit + config.query)
+            return None
         if not config.pooler:
             return await self._connection.fetchval(config.query)
         async with self._connection.transaction():  # one server for parse and execute

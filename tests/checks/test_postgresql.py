@@ -401,6 +401,16 @@ async def test_a_server_without_tls_is_told_apart_from_a_broken_one(server: Post
     assert (await failure(check(server, sslmode="require"))).reason is Reason.TLS
 
 
+@pytest.mark.parametrize("query", [";", "-- ping"])
+async def test_a_query_that_is_empty_is_answered_all_the_same(server: PostgreSQL, query: str) -> None:
+    """Poolers and drivers ask so to see whether a server is there."""
+    async with check(server, query=query).connect() as session:
+        for _ in range(2):
+            seen = await session.probe()
+            assert seen.reason is None
+            assert seen.details["role"] == "primary"
+
+
 async def test_messages_may_come_in_pieces_of_any_size(server: PostgreSQL) -> None:
     """A first byte that comes alone, as some proxies and old TLS send it, is a part of what follows."""
 
