@@ -184,7 +184,21 @@ class _Reader:
         usable = {key: value for key, value in defaults.items() if key in kind.config.model_fields}
         if kind.config.model_fields["canary"].default is None:
             usable.pop("canary", None)
-        return self._validate(kind.config, {**usable, **given}, path)
+        whole = {**usable, **given}
+        service = self._validate(kind.config, whole, path)
+        if service is None:
+            self._check_apart(kind.config, whole, path)
+        return service
+
+    def _check_apart(self, model: type[ServiceConfig], given: dict[str, Tree], path: Path) -> None:
+        """Tell what does not fit together within the policy, and within the rest: a mistake in one hides the other."""
+        policy = {key: value for key, value in given.items() if key in PolicyConfig.model_fields}
+        try:
+            PolicyConfig.model_validate(policy)
+        except ValidationError as error:
+            wrong = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+            self._validate(PolicyConfig, {k: v for k, v in policy.items() if k not in wrong}, path)
+        self._validate(model, {k: v for k, v in given.items() if k not in policy}, path)
 
     def _kind(self, name: Tree, path: Path) -> Kind | None:
         if name is None:
