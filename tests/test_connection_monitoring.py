@@ -10,9 +10,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,10 @@ class Tour:
                     part()
             except httpx.TransportError as error:
                 self.say(f"  no answer from {self.http.base_url}: {error}; `make run` starts an exporter")
+                return 1
+            except (KeyError, TypeError, ValueError) as error:
+                told = f"{type(error).__name__}: {error}"
+                self.say(f"  {self.http.base_url} does not answer as an exporter does ({told})")
                 return 1
         self.say(
             f"\n{len(self.wrong)} thing(s) not as they should be" if self.wrong else "\nall as it should be"
@@ -218,6 +224,16 @@ def test_the_tour_of_nothing_says_so_and_exits_1(capsys: Any) -> None:
     """Where no exporter answers, the tour says how to start one."""
     assert Tour("http://127.0.0.1:9").run() == 1
     assert "make run" in capsys.readouterr().out
+
+
+def test_the_tour_of_something_else_says_so_and_exits_1(capsys: Any) -> None:
+    """An address that is another program's ends in a sentence, not in a traceback."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:  # answers 501
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_port}"
+        assert Tour(url).run() == 1
+        other.shutdown()
+    assert f"{url} does not answer as an exporter does" in capsys.readouterr().out
 
 
 def test_the_tour_finds_what_is_wrong() -> None:
