@@ -23,8 +23,9 @@ log = structlog.get_logger()
 class Canary:
     """The canaries over one session.
 
-    ``tell`` takes the verdict of each; ``spawn`` starts a task that somebody else owns; ``rand`` gives numbers
-    from 0 to 1. ``due`` is when the next is due, ``None`` while one is under way and where they are off.
+    ``tell`` takes the verdict of each, ``None`` where we ourselves could not make one; ``spawn`` starts a task that
+    somebody else owns; ``rand`` gives numbers from 0 to 1. ``due`` is when the next is due, ``None`` while one is
+    under way and where they are off.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Canary:
         session: Session,
         attempts: Attempts,
         *,
-        tell: Callable[[Report], None],
+        tell: Callable[[Report | None], None],
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
         now: Callable[[], float],
         rand: Callable[[], float],
@@ -81,7 +82,7 @@ class Canary:
     async def _try_fresh_connection(self) -> None:
         name, kind, session = self._service.name, self._service.kind, self._session
         fresh = AsyncExitStack()
-        verdict = Report(Event.CANARY_GOOD)
+        verdict: Report | None = Report(Event.CANARY_GOOD)
         try:
             witness, (observation, _) = await self._attempts.connect(fresh)
             if observation.reason is not None:
@@ -89,7 +90,13 @@ class Canary:
             elif session.peer is not None and witness.addresses and session.peer not in witness.addresses:
                 self._successor, fresh = (witness, fresh), AsyncExitStack()
         except Failure as failure:
-            verdict = _bad(failure.reason, failure.message)
+            if (
+                failure.reason is Reason.INTERNAL
+            ):  # no descriptor or thread left: it says nothing of the service
+                log.warning("canary_not_made", name=name, kind=kind, message=failure.message)
+                verdict = None
+            else:
+                verdict = _bad(failure.reason, failure.message)
         except (Exception, asyncio.CancelledError) as error:
             heed_cancellation()
             log.error("canary_crashed", name=name, kind=kind, exc_info=error)
@@ -99,8 +106,8 @@ class Canary:
         self._running = None
         self._done(verdict)
 
-    def _done(self, verdict: Report) -> None:
-        self._failed = 0 if verdict.event is Event.CANARY_GOOD else self._failed + 1
+    def _done(self, verdict: Report | None) -> None:
+        self._failed = 0 if verdict is not None and verdict.event is Event.CANARY_GOOD else self._failed + 1
         self._plan()
         self._tell(verdict)
 

@@ -242,8 +242,9 @@ class Watch:
                 waiter.set_result(None)
 
     def _canary_over(self, session: Session) -> Canary:
-        def tell(verdict: Report) -> None:
-            self._put(verdict)
+        def tell(verdict: Report | None) -> None:
+            if verdict is not None:
+                self._put(verdict)
             self._bell.ring()
 
         return Canary(

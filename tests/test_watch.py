@@ -495,6 +495,19 @@ async def test_a_canary_that_crashes_is_bad_and_the_session_lives_on(step: Any) 
         assert bench.it.sessions == 1
 
 
+@on_virtual_time
+async def test_a_canary_that_we_could_not_make_says_nothing_of_the_service() -> None:
+    """No file descriptors left: what is held stays as it is, and the next canary comes on the back-off."""
+    no_files = Failure(Reason.INTERNAL, "no file descriptors left")
+    async with watching(ScriptedCheck(connects=[GOOD, GOOD, no_files]), WITH_CANARY) as bench:
+        await until(121)
+        assert bench.times(Event.CANARY_BAD) == []
+        assert bench.it.status is Status.HEALTHY
+        await until(126)
+        assert bench.times(Event.CANARY_GOOD) == [60, 125]
+        assert bench.it.sessions == 1
+
+
 async def stubborn() -> Observation:
     """Turn the cancellation into a failure, against the rule."""
     try:
