@@ -7,54 +7,18 @@ from typing import Any, Final
 
 import asyncpg
 
-from exporter.check import Failure, Json, Metric, MetricType, Observation, Session, Traits
+from exporter.check import Failure, Json, Observation, Session, Traits
 from exporter.checks.postgresql_errors import BY_SQLSTATE, BadAnswer, answers
+from exporter.checks.postgresql_facts import DEPTH, METRICS, judge, read_depth
 from exporter.checks.postgresql_link import DialingLoop
 from exporter.config.kinds.postgresql import PostgresqlConfig
 from exporter.core.health import Reason
 from exporter.net import Network, TlsOptions
-from exporter.net.certificate import CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_METRIC, certificate_expiry
+from exporter.net.certificate import CERTIFICATE_EXPIRY, certificate_expiry
 from exporter.net.failures import REASONS
 
-_METRICS: Final = (
-    Metric(
-        "connection_postgresql_in_recovery",
-        "Whether the server is a standby.",
-        MetricType.GAUGE,
-        "in_recovery",
-    ),
-    Metric(
-        "connection_postgresql_replication_lag_seconds",
-        "Age of the last transaction replayed, on a standby that has not replayed all it received.",
-        MetricType.GAUGE,
-        "replication_lag_seconds",
-    ),
-    Metric(
-        "connection_postgresql_connections",
-        "Client connections to the server.",
-        MetricType.GAUGE,
-        "connections",
-    ),
-    Metric(
-        "connection_postgresql_max_connections",
-        "Client connections that the server allows.",
-        MetricType.GAUGE,
-        "max_connections",
-    ),
-    CERTIFICATE_EXPIRY_METRIC,
-)
 _NO_LIMIT: Final = 3600.0
 """Seconds. asyncpg wants a limit; the attempt's own deadline is far below."""
-
-_DEPTH: Final = """
-SELECT pg_catalog.pg_is_in_recovery(),
-       CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN NULL
-            WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN 0
-            ELSE extract(epoch FROM pg_catalog.now() - pg_catalog.pg_last_xact_replay_timestamp())
-       END::float8,
-       (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend')::int,
-       pg_catalog.current_setting('max_connections')::int
-"""
 
 
 class PostgresqlCheck:
@@ -63,7 +27,7 @@ class PostgresqlCheck:
     Config = PostgresqlConfig
     traits = Traits(
         reasons=REASONS | set(BY_SQLSTATE.values()) | {Reason.QUERY, Reason.EXPECT, Reason.ROLE, Reason.SLOW},
-        metrics=_METRICS,
+        metrics=METRICS,
     )
 
     def __init__(self, config: PostgresqlConfig, network: Network) -> None:
@@ -184,7 +148,7 @@ class _Held:
             with answers(config.address, "answer SET"):
                 await self._connection.execute(f"SET statement_timeout = {_statement_timeout(config)}")
                 if config.depth:
-                    self._depth = await self._connection.prepare(_DEPTH)
+                    self._depth = await self._connection.prepare(DEPTH)
         except BadAnswer as bad:
             self._constant["depth_error"] = bad.message
 
@@ -211,10 +175,10 @@ class _Held:
         if self._depth is not None:
             try:
                 with answers(config.address, "answer the query for depth"):
-                    details.update(_depth(await self._depth.fetchrow()))
+                    details.update(read_depth(await self._depth.fetchrow()))
             except BadAnswer as bad:
                 details["depth_error"] = bad.message
-        return _judge(config, value, details)
+        return judge(config, value, details)
 
     async def _query(self) -> object:
         """Execute the query: over the simple protocol, which every pooler passes on, unless its value counts."""
@@ -241,29 +205,3 @@ def _password(config: PostgresqlConfig) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise Failure(Reason.AUTH, f"password_file cannot be read: {why}") from error
-
-
-def _depth(row: Any) -> dict[str, Json]:
-    in_recovery, lag, connections, slots = row
-    return {
-        "role": "standby" if in_recovery else "primary",
-        "in_recovery": bool(in_recovery),
-        "replication_lag_seconds": lag,
-        "connections": connections,
-        "max_connections": slots,
-    }
-
-
-def _judge(config: PostgresqlConfig, value: object, details: dict[str, Json]) -> Observation:
-    expect = config.expect
-    if expect.value is not None and _as_text(value) != _as_text(expect.value):
-        message = f"the query gave {_as_text(value)[:100]!r}, not {_as_text(expect.value)!r}"
-        return Observation(Reason.EXPECT, message, details)
-    role = details.get("role", "server of unknown role")
-    if expect.role is not None and role != expect.role:
-        return Observation(Reason.ROLE, f"the server is a {role}, not a {expect.role}", details)
-    return Observation(details=details)
-
-
-def _as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -43,6 +43,14 @@ async def probe(a_check: PostgresqlCheck) -> Observation:
         return await session.probe()
 
 
+async def test_each_metric_shows_what_the_details_have(server: PostgreSQL) -> None:
+    """Each family's source is a key of the details, but for that of a certificate where there is no TLS."""
+    sources = {metric.source for metric in PostgresqlCheck.traits.metrics}
+    details = (await probe(check(server))).details
+    assert sources - details.keys() == {CERTIFICATE_EXPIRY}
+    assert {"connect_seconds", "auth_seconds", "query_seconds"} <= sources
+
+
 async def failure(a_check: PostgresqlCheck) -> Failure:
     with pytest.raises(Failure) as caught:
         await probe(a_check)
