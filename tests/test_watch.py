@@ -823,11 +823,15 @@ async def test_a_stop_is_immediate_at_any_moment(moment: float) -> None:
 def test_what_was_waited_for_is_found_behind_a_timeout(told: bool) -> None:
     """Python up to 3.11.2 raises asyncio's TimeoutError from nothing."""
     failure = Failure(Reason.DNS, "the resolver does not answer")
-    with pytest.raises(TimeoutError) as raised:
+
+    def time_out() -> None:
         try:
             raise asyncio.CancelledError from failure
         except asyncio.CancelledError as cancelled:
             if told:
                 raise TimeoutError from cancelled
             raise TimeoutError  # noqa: B904
+
+    with pytest.raises(TimeoutError) as raised:
+        time_out()
     assert waited_for(raised.value) is failure
