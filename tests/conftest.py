@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / ".tools" / "bin"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -20,7 +21,7 @@ def run() -> Run:
     """Run a program from PATH, else from .tools/bin, and return what it said."""
 
     def run_program(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        search = os.pathsep.join([os.environ.get("PATH", ""), str(ROOT / ".tools" / "bin")])
+        search = os.pathsep.join([os.environ.get("PATH", ""), str(TOOLS)])
         path = shutil.which(name, path=search)
         if path is None:
             pytest.fail(f"{name} is neither on PATH nor in .tools/bin: run `make tools`")
@@ -28,6 +29,17 @@ def run() -> Run:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
 
     return run_program
+
+
+@pytest.fixture
+def systemd_analyze() -> str:
+    """Return the path of systemd-analyze, where it can work: it makes /run/systemd, and only root may."""
+    path = shutil.which("systemd-analyze", path=os.pathsep.join([os.environ.get("PATH", ""), str(TOOLS)]))
+    if path is None:
+        pytest.skip("systemd-analyze is not here: run `make programs`")
+    if os.geteuid() != 0 and not Path("/run/systemd").is_dir():
+        pytest.skip("there is no /run/systemd, and only root could make it")
+    return path
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -447,15 +446,12 @@ def test_people_are_told_of_the_same_alert(tmp_path: Path, token_file: Path) -> 
     assert receivers("alertname=ConnectionUnhealthy", "severity=warning", "name=bot_process") == "ticket"
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path, systemd_analyze: str) -> None:
     """With the program where it would be installed."""
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("systemd-analyze is not here")
     unit = tmp_path / "restart-bot.service"
     unit.write_text((EXAMPLE / "restart-bot.service").read_text().replace("/usr/bin/python3", sys.executable))
     done = subprocess.run(
-        (analyze, "verify", "--man=no", str(unit)),
+        (systemd_analyze, "verify", "--man=no", str(unit)),
         env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
         capture_output=True,
         text=True,
