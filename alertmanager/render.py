@@ -361,12 +361,13 @@ def route() -> Section:
                 "repeat_interval": "45s",
             },
             # 1s, not 0s: ConnectionAllDown comes in the same message as what it mutes, and must be
-            # there first.
+            # there first. 10s: the end of a page, and the next one of the same service, are worth as
+            # much as the first; what flaps is held together by the alerts themselves.
             {
                 "matchers": ['severity="critical"'],
                 "receiver": "page",
                 "group_wait": "1s",
-                "group_interval": "30s",
+                "group_interval": "10s",
                 "repeat_interval": "4h",
             },
             {"matchers": ['severity="info"'], "receiver": "info", "repeat_interval": "3d"},

@@ -65,7 +65,7 @@ def test_ports_are_open_to_this_machine_only(name: str) -> None:
 def test_every_public_image_has_an_exact_tag(name: str) -> None:
     """And ours is built here, once."""
     image, _, tag = SERVICES[name]["image"].partition(":")
-    assert re.fullmatch(r"v?\d[\d.]*|local", tag)
+    assert re.fullmatch(r"v?\d+\.\d+(\.\d+)?|local", tag)
     assert (image == "connection-exporter") == (tag == "local")
 
 
