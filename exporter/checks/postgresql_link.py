@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from asyncpg.connect_utils import TLSUpgradeProto
+
 from exporter.check import Failure
 from exporter.checks.postgresql_errors import reason_of
 from exporter.core.health import Reason
@@ -115,9 +117,11 @@ class Tap(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass on what is PostgreSQL's, and remember an error that ends the session."""
         self._last_words = self._fatal(data) if _ENDS.search(data) else None
-        answers_ssl_request = not self._heard and data in (b"S", b"N")
-        self._heard = True
-        if not answers_ssl_request and not self._frames.follow(data):
+        first, self._heard = not self._heard, True
+        if first and isinstance(self.driver, TLSUpgradeProto) and data[:1] not in (b"S", b"N", b"E"):
+            self._give_up(f"{data[:1]!r} answers no SSLRequest")
+            return
+        if not (first and data in (b"S", b"N")) and not self._frames.follow(data):
             self._give_up("what came is no message of it")
             return
         try:

@@ -291,6 +291,22 @@ async def test_what_is_no_postgresql_is_told_as_such(words: bytes, reasons: set[
                 assert (await failure(PostgresqlCheck(config, Network()))).reason in reasons
 
 
+async def test_no_answer_to_the_question_for_tls_is_no_refusal_of_it() -> None:
+    """S and N are; what sends another byte, and then another, is no PostgreSQL."""
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(b"x")
+        await reader.read()
+
+    async with listening(trickle) as port:
+        config = PostgresqlConfig.model_validate({"kind": "postgresql", "host": "127.0.0.1", "port": port})
+        async with asyncio.timeout(10):
+            told = await failure(PostgresqlCheck(config, Network()))
+    assert told.reason is Reason.PROTOCOL
+    assert "b'x' answers no SSLRequest" in told.message
+
+
 async def test_a_silent_server_leaves_word_of_what_was_waited_for() -> None:
     """The cancelled attempt carries a failure that says where it stood."""
 
