@@ -325,6 +325,29 @@ def test_a_signal_ends_it_quickly_and_with_0(tmp_path: Path, number: signal.Sign
     assert "Traceback" not in errors
 
 
+def test_a_signal_ends_it_with_0_while_it_is_still_reading(tmp_path: Path) -> None:
+    """A config that does not come to an end, here; it may as well be the imports of a slow machine."""
+    config = tmp_path / "config.yml"
+    os.mkfifo(config)
+    with start("serve", f"--config.file={config}", folder=tmp_path) as process:
+        try:
+            deadline = time.monotonic() + 10
+            while not heeds_sigterm(process.pid):
+                assert time.monotonic() < deadline, "it never takes heed of it"
+                time.sleep(0.01)
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+def heeds_sigterm(pid: int) -> bool:
+    """Tell whether a process has a handler for SIGTERM (proc(5), SigCgt)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
 def test_a_second_signal_changes_nothing(tmp_path: Path) -> None:
     """However often it is sent, to the very end."""
     with served(f"--config.file={absent(tmp_path)}", folder=tmp_path) as (process, _):
