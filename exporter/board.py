@@ -211,7 +211,7 @@ def _prepare(record: Record) -> None:
     """Have every counter and histogram of the kind there from the first second."""
     for metric in record.service.check.traits.metrics:
         if metric.type is MetricType.COUNTER:
-            record.counters.setdefault(metric.source, 0.0)
+            record.counters.setdefault(metric.source, 0)
         elif metric.type is MetricType.HISTOGRAM:
             record.histograms.setdefault(metric.source, Histogram(metric.buckets))
 

@@ -172,7 +172,7 @@ class _Held:
             connection.probing = False
         details["messages"] = connection.messages
         details["last_message_timestamp_seconds"] = connection.last_message
-        counts = {"messages": float(connection.messages - self._told)}
+        counts = {"messages": connection.messages - self._told}
         self._told = connection.messages
         amiss = amiss or _gap(config, time.monotonic() - connection.quiet_since)
         if amiss is not None:
