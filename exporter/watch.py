@@ -106,6 +106,8 @@ class Watch:
                 self._answered(*await self._attempts.probe(session), held=True)
         except Failure as failure:
             self._ended(failure)
+            self._end_attempt()
+            await self._turnstile.wait()  # what others have to tell comes before our tidying up
         except Exception as error:  # noqa: BLE001 - the one catch-all: a broken check disturbs nobody else
             self._crashed(error)
         except asyncio.CancelledError as error:
@@ -116,10 +118,7 @@ class Watch:
             if self._canary is not None and (unused := self._canary.stop()) is not None:
                 self._held.push_async_callback(unused.aclose)
             self._canary = None
-            try:
-                await self._turnstile.wait()  # what others have to tell comes before our tidying up
-            finally:
-                await self._attempts.close(self._held)
+            await self._attempts.close(self._held)
 
     async def _idle(self, session: Session, canary: Canary) -> Session:
         """Hold the session until its next probe is due; raise at once when it is lost.
