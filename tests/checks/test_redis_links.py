@@ -258,7 +258,8 @@ async def tls_in_front_of(server: Server, context: ssl.SSLContext) -> AsyncItera
     finally:
         listener.close()
         for writer in writers:
-            writer.transport.abort()
+            if not writer.is_closing():  # Python 3.11.2 cannot abort what is closed already
+                writer.transport.abort()
         await asyncio.sleep(0.05)
 
 
