@@ -36,7 +36,15 @@ class Teller:
         self._lines.append(f"transition {transition.name} {transition.status.value} {now} {cpu}")
 
     async def run(self) -> None:
-        """Look at the clock every 5 ms, for ever, and tell what there is."""
+        """Tell what there is, for ever; in a thread, since nobody may be reading for a while."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            lines, self._lines = self._lines, []
+            if lines:
+                await asyncio.to_thread(print, *lines, sep="\n", flush=True)
+
+    async def measure_lag(self) -> None:
+        """Look at the clock every 5 ms, for ever."""
         worst, tell_at = 0.0, time.monotonic() + 0.5
         while True:
             before = time.monotonic()
@@ -46,9 +54,6 @@ class Teller:
             if now > tell_at:
                 self._lines.append(f"lag {worst}")
                 worst, tell_at = 0.0, now + 0.5
-            if self._lines:
-                print(*self._lines, sep="\n", flush=True)
-                self._lines.clear()
 
 
 async def main(config: Path, port: int) -> None:
@@ -58,9 +63,10 @@ async def main(config: Path, port: int) -> None:
         teller = Teller()
         monitor.board.subscribe(teller.heard)
         garbage.settle()
-        telling = asyncio.create_task(teller.run())
+        tasks = [asyncio.create_task(work) for work in (teller.run(), teller.measure_lag())]
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-        telling.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 if __name__ == "__main__":
