@@ -106,18 +106,15 @@ class Watch:
                 self._answered(*await self._attempts.probe(session), held=True)
         except Failure as failure:
             self._ended(failure)
-            self._end_attempt()
-            await self._turnstile.wait()  # what others have to tell comes before our tidying up
+            self._end_session()
+            await self._turnstile.wait()  # what others have to tell comes before our closing
         except Exception as error:  # noqa: BLE001 - the one catch-all: a broken check disturbs nobody else
             self._crashed(error)
         except asyncio.CancelledError as error:
             heed_cancellation()
             self._crashed(error)  # a cancellation of the check's own making
         finally:
-            self._end_attempt()
-            if self._canary is not None and (unused := self._canary.stop()) is not None:
-                self._held.push_async_callback(unused.aclose)
-            self._canary = None
+            self._end_session()
             await self._attempts.close(self._held)
 
     async def _idle(self, session: Session, canary: Canary) -> Session:
@@ -233,6 +230,13 @@ class Watch:
         if self._in_attempt:
             self._in_attempt = False
             self._release_waiters()
+
+    def _end_session(self) -> None:
+        """End the attempt and the canary, if there are any; the connections are then still to be closed."""
+        self._end_attempt()
+        if self._canary is not None and (unused := self._canary.stop()) is not None:
+            self._held.push_async_callback(unused.aclose)
+        self._canary = None
 
     def _release_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []

@@ -389,3 +389,16 @@ async def test_a_forced_round_ends_within_two_timeouts_at_the_worst() -> None:
         await watches.force_check()
         assert asyncio.get_running_loop().time() - began == pytest.approx(9.9, abs=0.1)
         assert board.record("it").status is Status.UNHEALTHY
+
+
+@on_virtual_time
+async def test_a_round_in_which_all_sessions_are_lost_makes_no_canary() -> None:
+    """There is no session to be a witness of, even before the turn of its tidying up has come."""
+    checks = [ScriptedCheck(connects=[GOOD, REFUSED], probes=[GOOD, hang]) for _ in range(100)]
+    policy = Policy(interval=30, timeout=5, retry_delay=5, canary=3600)
+    services = [service(check, policy, f"s{number}") for number, check in enumerate(checks)]
+    async with Watches(services, Journal(services, VirtualClock()), rand=lambda: 0.5) as watches:
+        await asyncio.sleep(10)
+        await watches.force_check()
+        await asyncio.sleep(1)
+        assert {len(check.asked) for check in checks} == {2}, "the first attempt, and the one after the loss"
