@@ -70,7 +70,7 @@ class Watches:
             else:  # what the block raised is the block's, and goes on as it is
                 await self._tasks.__aexit__(None, None, None)
         finally:
-            for name in self._board.names:  # also one that a change was about to start again
+            for name in self._board.names:  # also one that a change has stopped, and will not start again
                 self._board.put(name, Report(Event.STOPPED))
 
     def start(self, service: Service, *, delay: float = 0.0) -> None:
@@ -97,7 +97,8 @@ class Watches:
         """Watch ``services``, each instead of the one of its name if there is one, and the ``removed`` no more.
 
         New ones begin spread, as at a start. Changed ones reconnect one after the other, within 2 s
-        altogether: if the defaults have changed, that is all of them. Raises `NotRunning`.
+        altogether: if the defaults have changed, that is all of them. Raises `NotRunning`, also when monitoring
+        stops meanwhile.
         """
         if not self._board.active:
             raise NotRunning
@@ -105,11 +106,14 @@ class Watches:
             await self.stop(name)
             self._board.remove(name)
         for index, service in enumerate(services):
-            if service.name not in self._watches:
+            if known := service.name in self._watches:
+                await self.stop(service.name)
+            if not self._board.active:
+                raise NotRunning  # a stop has overtaken us, and would wait for ever for what is started now
+            if not known:
                 self._board.add(service)
                 self.start(service, delay=first_start(service.policy, index=index, total=len(services)))
                 continue
-            await self.stop(service.name)
             self._board.replace(service)
             self.start(service)
             await asyncio.sleep(min(_BETWEEN_CHANGES, _CHANGES_WITHIN / len(services)))

@@ -188,6 +188,26 @@ async def test_a_service_can_be_added_and_ended_while_the_others_go_on() -> None
         assert bench.status("it") is Status.HEALTHY
 
 
+@on_virtual_time
+async def test_a_change_that_a_stop_overtakes_starts_nothing_again() -> None:
+    """Or nobody would end what it has started, and the stop would wait for that for ever."""
+
+    async def in_some_turns() -> Observation:
+        for _ in range(9):
+            await asyncio.sleep(0)
+        return GOOD
+
+    late = ScriptedCheck()
+    async with running(it=ScriptedCheck(), other=ScriptedCheck(closes=[in_some_turns])) as bench:
+        await asyncio.sleep(5)
+        services = [service(late, POLICY, name) for name in bench.checks]
+        changing = asyncio.create_task(bench.watches.change(services, removed=()))
+        await asyncio.sleep(0)
+    with pytest.raises(NotRunning):
+        await changing
+    assert late.asked == []
+
+
 # Neighbours
 
 
