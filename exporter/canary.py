@@ -90,9 +90,7 @@ class Canary:
             elif session.peer is not None and witness.addresses and session.peer not in witness.addresses:
                 self._successor, fresh = (witness, fresh), AsyncExitStack()
         except Failure as failure:
-            if (
-                failure.reason is Reason.INTERNAL
-            ):  # no descriptor or thread left: it says nothing of the service
+            if failure.reason is Reason.INTERNAL:  # no descriptor or thread left
                 log.warning("canary_not_made", name=name, kind=kind, message=failure.message)
                 verdict = None
             else:

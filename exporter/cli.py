@@ -225,9 +225,8 @@ def _load_settings(options: argparse.Namespace) -> "Settings | None":
 
 
 def _serve(options: argparse.Namespace) -> int:
-    signal.signal(
-        signal.SIGTERM, lambda *_: os._exit(0)
-    )  # until there is a loop: imports may swallow SystemExit
+    # until there is a loop; not by SystemExit, which imports may swallow
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     settings = _load_settings(options)
     if settings is None:
         return BAD_CONFIG
