@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from exporter.config.document import MAX_BYTES, Document, Mistake, Path, Tree, parse
 from exporter.config.expand import Expanded, expand, unusable
 from exporter.config.explain import explain, nearest, unknown_key, with_typed_variables
-from exporter.config.kinds import Kind, KindError, find_kind, kind_names
+from exporter.config.kinds import KINDS, Kind, KindError, find_kind, kind_names
 from exporter.config.service import PolicyConfig, ServiceConfig
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -185,9 +185,16 @@ class _Reader:
         if kind.config.model_fields["canary"].default is None:
             usable.pop("canary", None)
         whole = {**usable, **given}
-        service = self._validate(kind.config, whole, path)
-        if service is None:
-            self._check_apart(kind.config, whole, path)
+        try:
+            service = self._validate(kind.config, whole, path)
+            if service is None:
+                self._check_apart(kind.config, whole, path)
+        except Exception as error:
+            if given["kind"] in KINDS:
+                raise
+            # what others wrote may fail in any way
+            self._mistake(path, f"cannot be checked by its kind: unexpected {type(error).__name__}")
+            return None
         return service
 
     def _check_apart(self, model: type[ServiceConfig], given: dict[str, Tree], path: Path) -> None:

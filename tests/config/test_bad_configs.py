@@ -145,14 +145,41 @@ def test_a_broken_kind_of_another_package_is_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, told: str
 ) -> None:
     """The package is named; its traceback is not shown."""
-    meta = tmp_path / "brokenkind-1.0.dist-info"
-    meta.mkdir()
-    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: brokenkind\nVersion: 1.0\n")
-    name = f"broken_kind_{abs(hash(module))}"
-    (meta / "entry_points.txt").write_text(f"[connection_exporter.checks]\nbroken = {name}:Check\n")
-    (tmp_path / f"{name}.py").write_text(module)
-    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, monkeypatch, module)
     with pytest.raises(ConfigError) as caught:
         load_text("services: {a: {kind: broken}}")
     assert f"config:1: services.a.kind: kind 'broken' of brokenkind {told}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_another_package_may_fail_in_any_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is a mistake of the one service's, without the error's text; a reload does not end the exporter for it."""
+    module = """
+from exporter.config.service import ServiceConfig
+from pydantic import model_validator
+class Check:
+    class Config(ServiceConfig):
+        @model_validator(mode="after")
+        def _look(self):
+            raise KeyError("s3cret")
+"""
+    install(tmp_path, monkeypatch, module)
+    with pytest.raises(ConfigError) as caught:
+        load_text("services: {a: {kind: broken}, b: {kind: redis, port: 0}}")
+    assert caught.value.lines == (
+        "config:1: services.a: cannot be checked by its kind: unexpected KeyError",
+        "config:1: services.b.port: expected at least 1, not 0",
+    )
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """Make a package with the kind `broken` importable, as if it had been installed."""
+    meta = folder / "brokenkind-1.0.dist-info"
+    meta.mkdir()
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: brokenkind\nVersion: 1.0\n")
+    name = f"broken_kind_{abs(hash(module))}"
+    (meta / "entry_points.txt").write_text(f"[connection_exporter.checks]\nbroken = {name}:Check\n")
+    (folder / f"{name}.py").write_text(module)
+    monkeypatch.syspath_prepend(folder)
