@@ -5,7 +5,7 @@ model never imports a driver, so that ``validate`` stays quick.
 """
 
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Self
 from urllib.parse import parse_qsl, unquote
 
 from pydantic import (
@@ -50,12 +50,6 @@ CanaryPeriod = Annotated[
 
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-UNREADABLE_URL: Final = (
-    "url: the host or the port cannot be read; ports are 1 to 65535, an IPv6 address stands in brackets, "
-    "and a password with / ? # in it goes to `user` and `password`"
-)
 
 
 class Strict(BaseModel):

@@ -7,7 +7,7 @@ from http_servers import config
 
 from exporter.config import ConfigError, load_environment, load_text
 from exporter.config.kinds.http import HttpConfig
-from exporter.config.service import UNREADABLE_URL
+from exporter.config.request import UNREADABLE_URL
 
 
 def mistakes(**keys: object) -> list[str]:
@@ -106,7 +106,7 @@ def test_secrets_are_hidden_from_whoever_prints_the_config() -> None:
         ({"password": "x"}, "api: a password needs a user: add `user`"),
         (
             {"user": "u", "password": "x", "bearer_token": "y"},
-            "api: user and bearer_token are both given: an API takes one of them",
+            "api: user and bearer_token are both given: keep one",
         ),
         (
             {"bearer_token": "x", "bearer_token_file": "/y"},
@@ -114,11 +114,11 @@ def test_secrets_are_hidden_from_whoever_prints_the_config() -> None:
         ),
         (
             {"user": "u", "password": "x", "headers": {"authorization": "y"}},
-            "api: headers.Authorization and user are both given: keep one",
+            "api: user and headers.Authorization are both given: keep one",
         ),
         ({"body_limit": "64KB"}, "api.body_limit: expected a size such as 64KiB, 1MiB or a number of bytes"),
         (
-            {"method": "HEAD", "expect": {"body": "x"}},
+            {"host": "api", "method": "HEAD", "expect": {"body": "x"}},
             "api: an answer to HEAD has no body: expect body and json go with GET",
         ),
         ({"expect": {"jsn": {}}}, "api.expect.jsn: unknown key; did you mean 'json'?"),

@@ -25,6 +25,19 @@ def test_a_url_may_hold_a_login() -> None:
     assert (made.user, made.read_password(), made.address) == ("me", "p@ss", "feed:80")
 
 
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("ws://[fe80::1%25eth0]:81/", "[fe80::1%eth0]:81"),
+        ("ws://b\u00fccher.example/", "xn--bcher-kva.example:80"),
+        ("ws://%2Frun%2Ffeed.sock/", "/run/feed.sock"),
+    ],
+)
+def test_a_host_is_read_as_in_any_url(url: str, address: str) -> None:
+    """With its scope, in punycode, or as the path of a Unix socket."""
+    assert config(url=url).address == address
+
+
 def test_there_is_no_canary_unless_asked_for() -> None:
     """Exchanges cap connections per key."""
     assert config(host="feed").canary is None
@@ -51,6 +64,8 @@ def test_a_dialogue_of_one_step_needs_no_list() -> None:
         ({"url": "http://feed"}, "ws:// or wss://"),
         ({"url": "ws:///path"}, "the host is missing"),
         ({"url": "ws://feed/a b"}, "has to be escaped"),
+        ({"host": "a b"}, "not a host name"),
+        ({"host": "feed", "tls": {"server_name": "a b"}}, "tls.server_name is not a host name"),
         ({"url": "ws://feed/#part"}, "no #fragment"),
         ({"url": "ws://feed/a", "path": "/b"}, "url and path both say path"),
         ({"url": "ws://feed", "tls": {}}, "tls goes with wss://"),

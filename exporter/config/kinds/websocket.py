@@ -1,54 +1,33 @@
 """Owns the config of kind websocket. Must not import the driver."""
 
-import re
-from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import unquote, urlsplit
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from exporter.config.durations import parse_duration
 from exporter.config.patterns import Pattern
-from exporter.config.service import (
-    UNREADABLE_URL,
-    CanaryPeriod,
-    Duration,
-    FilePath,
-    Login,
-    PolicyConfig,
-    Port,
-    ServiceConfig,
-    Strict,
-    TlsConfig,
-    host_and_port,
-)
+from exporter.config.request import CONTROL, TOKEN, HeaderValue, RequestConfig
+from exporter.config.service import CanaryPeriod, Duration, FilePath, PolicyConfig, Strict, TlsConfig
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _OURS: Final = ("host", "connection", "upgrade", "origin", "user-agent")
 
 
 def _header(name: str) -> str:
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise ValueError("not the name of a header")
     if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
         raise ValueError(f"{name} is the handshake's own: remove it, or use the key for it")
     return name
 
 
-def _header_value(value: SecretStr) -> SecretStr:
-    if _CONTROL.search(value.get_secret_value()):
-        raise ValueError("a header cannot hold a line break or another control character")
-    return value
-
-
 def _target(path: str) -> str:
-    if not path.startswith("/") or _CONTROL.search(path) or " " in path or "#" in path:
+    if not path.startswith("/") or CONTROL.search(path) or " " in path or "#" in path:
         raise ValueError("a path begins with / and has no space, # or control character")
     return path
 
 
 def _subprotocol(name: str) -> str:
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise ValueError("not the name of a subprotocol")
     return name
 
@@ -58,7 +37,6 @@ def _listed(value: object) -> object:
 
 
 HeaderName = Annotated[str, AfterValidator(_header)]
-HeaderValue = Annotated[SecretStr, AfterValidator(_header_value)]
 SubprotocolName = Annotated[str, AfterValidator(_subprotocol)]
 
 
@@ -88,18 +66,18 @@ class Step(Strict):
 Dialogue = Annotated[list[Step], BeforeValidator(_listed)]
 
 
-class WebsocketConfig(ServiceConfig, Login):
+class WebsocketConfig(RequestConfig):
     """A WebSocket server, held by one connection.
 
     Some servers allow one connection, or few, for each key or address; the exporter's counts as one, and a
     canary as another while it lasts, which is why it is off unless asked for.
     """
 
+    _SCHEMES: ClassVar = ("ws", "wss")
+
     kind: Literal["websocket"]
     canary: CanaryPeriod = Field(None, description="off by default: exchanges cap connections per key")
     url: str | None = Field(None, description="ws:// or wss:// URL; or host, port, path and tls")
-    host: str = Field("localhost", min_length=1, description="host name, address or path of a Unix socket")
-    port: Port | None = Field(None, description="port; 80, or 443 with TLS, if absent")
     path: Annotated[str, AfterValidator(_target)] = Field(
         "/", max_length=8192, repr=False, description="path, with its ?query"
     )
@@ -109,8 +87,6 @@ class WebsocketConfig(ServiceConfig, Login):
     )
     origin: str | None = Field(None, description="value of the Origin header")
     headers: dict[HeaderName, HeaderValue] = Field({}, description="further headers of the upgrade request")
-    bearer_token: SecretStr | None = Field(None, description="bearer token; better in `bearer_token_file`")
-    bearer_token_file: FilePath | None = Field(None, description="file that holds the bearer token")
     compression: bool = Field(False, description="offer permessage-deflate, at 40 KiB of memory or more")
     max_message_size: int = Field(
         4 * 1024 * 1024,
@@ -127,49 +103,23 @@ class WebsocketConfig(ServiceConfig, Login):
         "`interval` is no longer than this unless it is written",
     )
 
+    @classmethod
+    def _refuse(cls, url: str) -> None:
+        if CONTROL.search(url) or " " in url:
+            raise ValueError("url: a space or control character has to be escaped")
+        if "#" in url:
+            raise ValueError("url: a WebSocket's URL has no #fragment")  # RFC 6455, section 3
+
     @model_validator(mode="before")
     @classmethod
-    def _take_url_apart(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        given = _with_fitting_interval(given)
-        if not isinstance(url := given.get("url"), str):
-            return given
-        parts = _url_parts(url)
-        if parts.pop("scheme") == "wss":
-            if given.get("tls") is None:
-                given = {**given, "tls": {}}
-        elif given.get("tls") is not None:
-            raise ValueError("tls goes with wss://: change the url or remove tls")
-        if both := [key for key in parts if key in given]:
-            raise ValueError(f"url and {both[0]} both say {both[0]}: keep one")
-        return {**given, **parts, "url": None}
+    def _interval_follows_the_gap(cls, given: Any) -> Any:
+        return _with_fitting_interval(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        bearer = [key for key in ("bearer_token", "bearer_token_file") if getattr(self, key) is not None]
-        ways = [*(["user"] if self.user is not None else []), *bearer]
-        if any(name.lower() == "authorization" for name in self.headers):
-            ways.append("headers.Authorization")
-        if len(ways) > 1:
-            raise ValueError(f"{ways[0]} and {ways[1]} are both given: keep one")
-        if self.user is None and (self.password is not None or self.password_file is not None):
-            raise ValueError("a password needs a user: add `user`")
-        if self.origin is not None and _CONTROL.search(self.origin):
+    def _origin_fits_in_a_header(self) -> Self:
+        if self.origin is not None and CONTROL.search(self.origin):
             raise ValueError("origin cannot hold a control character")
-        if "host" not in self.model_fields_set:
-            raise ValueError("`url` is missing: write ws://… or wss://…, or `host`")
         return self
-
-    @property
-    def address(self) -> str:
-        """The configured host:port, or the path of the Unix socket."""
-        return self.host if self.host.startswith("/") else host_and_port(self.host, self.port_in_use)
-
-    @property
-    def port_in_use(self) -> int:
-        """The port that is connected to."""
-        return self.port or (443 if self.tls is not None else 80)
 
 
 def _with_fitting_interval(given: dict[str, Any]) -> dict[str, Any]:
@@ -182,33 +132,3 @@ def _with_fitting_interval(given: dict[str, Any]) -> dict[str, Any]:
         return given  # the field itself will say so
     default = PolicyConfig.model_fields["interval"].default
     return {**given, "interval": given["max_gap"]} if 0.1 <= gap < default else given
-
-
-def _url_parts(url: str) -> dict[str, object]:
-    """Take the URL apart strictly: a path may hold ``@`` here, so a login has to be escaped."""
-    try:
-        split = urlsplit(url)
-        host, port = split.hostname, split.port
-    except ValueError:
-        raise ValueError(UNREADABLE_URL) from None
-    if split.scheme not in ("ws", "wss"):
-        raise ValueError("url: expected a URL that begins with ws:// or wss://")
-    if not host:
-        raise ValueError("url: the host is missing")
-    if _CONTROL.search(url) or " " in url:
-        raise ValueError("url: a space or control character has to be escaped")
-    if split.fragment:
-        raise ValueError("url: a WebSocket's URL has no #fragment")  # RFC 6455, section 3
-    try:
-        host = host if ":" in host else host.encode("idna").decode()
-    except UnicodeError:
-        raise ValueError("url: the host name is not valid") from None
-    path = (split.path or "/") + (f"?{split.query}" if split.query else "")
-    parts: dict[str, object] = {"scheme": split.scheme, "host": host, "path": path}
-    if port is not None:
-        parts["port"] = port
-    if split.username:
-        parts["user"] = unquote(split.username)
-    if split.password is not None:
-        parts["password"] = unquote(split.password)
-    return parts
