@@ -11,6 +11,7 @@ from exporter.check import Failure, Json, Observation, Session, Traits
 from exporter.checks.postgresql_errors import BY_SQLSTATE, BadAnswer, answers
 from exporter.checks.postgresql_facts import DEPTH, METRICS, judge, read_depth
 from exporter.checks.postgresql_link import DialingLoop
+from exporter.checks.secret_file import reading
 from exporter.config.kinds.postgresql import PostgresqlConfig
 from exporter.core.health import Reason
 from exporter.net import Network, TlsOptions
@@ -51,6 +52,8 @@ class PostgresqlCheck:
             server_name=config.tls.server_name,
             where=config.address,
         )
+        with reading("password_file"):
+            password = config.read_password()
         began = time.monotonic()
         try:
             with answers(config.address, "answer the start of a session"):
@@ -58,7 +61,7 @@ class PostgresqlCheck:
                     host=config.host if config.socket_path is None else "localhost",
                     port=config.port,
                     user=config.login_user,
-                    password=_password(config),
+                    password=password,
                     database=config.database or config.login_user,
                     ssl=await self._ssl(),
                     timeout=_NO_LIMIT,
@@ -197,11 +200,3 @@ class _Held:
 def _statement_timeout(config: PostgresqlConfig) -> int:
     """Milliseconds after which the server itself gives up, a little before we do: it is alive, and says so."""
     return max(int(config.timeout * 900), 1)
-
-
-def _password(config: PostgresqlConfig) -> str | None:
-    try:
-        return config.read_password()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise Failure(Reason.AUTH, f"password_file cannot be read: {why}") from error

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from exporter.check import Failure, Json
 from exporter.checks.redis_wire import Parser, Wire, refusal_of
+from exporter.checks.secret_file import reading
 from exporter.config.kinds.redis import RedisConfig
 from exporter.core.health import Reason
 from exporter.net import Link, Network
@@ -26,10 +27,12 @@ class RedisLink(AbstractConnection):
     """One connection, made once."""
 
     def __init__(self, config: RedisConfig, network: Network) -> None:
+        with reading("password_file"):
+            password = config.read_password()
         super().__init__(
             db=config.database,
             username=config.user,
-            password=_password(config),
+            password=password,
             socket_timeout=None,  # the attempt's own deadline rules
             socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
@@ -147,11 +150,3 @@ class RedisLink(AbstractConnection):
     def repr_pieces(self) -> list[tuple[str, Any]]:
         """Name the server, for redis-py's ``repr``."""
         return [("address", self._config.address)]
-
-
-def _password(config: RedisConfig) -> str | None:
-    try:
-        return config.read_password()
-    except (OSError, UnicodeDecodeError) as error:
-        text = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise Failure(Reason.AUTH, f"password_file cannot be read: {text}") from error

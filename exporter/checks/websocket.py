@@ -14,6 +14,7 @@ from typing import Final
 
 from exporter import __version__
 from exporter.check import Failure, Json, Metric, MetricType, Observation, Session, Traits
+from exporter.checks.secret_file import reading
 from exporter.checks.websocket_dialogue import Line, script
 from exporter.checks.websocket_link import WebsocketLink
 from exporter.config.durations import format_duration
@@ -189,7 +190,7 @@ def _gap(config: WebsocketConfig, quiet: float) -> Failure | None:
 
 def _headers(config: WebsocketConfig) -> list[tuple[str, str]]:
     headers = [(name, value.get_secret_value()) for name, value in config.headers.items()]
-    try:
+    with reading("bearer_token_file" if config.bearer_token_file is not None else "password_file"):
         if config.bearer_token_file is not None:
             headers.append(("Authorization", f"Bearer {config.bearer_token_file.read_text().strip()}"))
         elif config.bearer_token is not None:
@@ -197,10 +198,6 @@ def _headers(config: WebsocketConfig) -> list[tuple[str, str]]:
         elif config.user is not None:
             login = f"{config.user}:{config.read_password() or ''}".encode()
             headers.append(("Authorization", f"Basic {b64encode(login).decode()}"))
-    except (OSError, UnicodeDecodeError) as error:
-        text = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        which = "bearer_token_file" if config.bearer_token_file is not None else "password_file"
-        raise Failure(Reason.AUTH, f"{which} cannot be read: {text}") from error
     if any(_CONTROL.search(value) for _, value in headers):
         raise Failure(Reason.AUTH, "the bearer token holds a line break or another control character")
     return headers

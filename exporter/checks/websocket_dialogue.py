@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from exporter.check import Failure
+from exporter.checks.secret_file import reading
 from exporter.config.durations import format_duration
 from exporter.config.kinds.websocket import Step, WebsocketConfig
 from exporter.config.patterns import CompiledPattern
@@ -100,9 +101,6 @@ class Dialogue:
 
 def _message(step: Step) -> str | None:
     if step.send_file is not None:
-        try:
+        with reading("send_file"):
             return step.send_file.read_text().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            text = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise Failure(Reason.AUTH, f"send_file cannot be read: {text}") from error
     return step.send.get_secret_value() if step.send is not None else None
