@@ -65,7 +65,8 @@ class Metric:
 
     A gauge shows ``details[source]`` while the session is up and is absent otherwise. A histogram
     observes ``details[source]`` at each answer. A counter adds up ``counts[source]`` and exists, at 0,
-    from the first second. ``name`` is the family's full name; that of a counter ends in ``_total``.
+    from the first second; what it comes to is shown in JSON under the same key. ``name`` is the family's
+    full name; that of a counter ends in ``_total``.
     """
 
     name: str

@@ -109,7 +109,6 @@ class _Ledger:
     """Remembers over all sessions which process was seen last, and so which one is new."""
 
     def __init__(self) -> None:
-        self.total = 0
         self._former: psutil.Process | None = None
         self._former_unit: int | None = None
 
@@ -125,7 +124,6 @@ class _Ledger:
                 new = max(new, unit - self._former_unit)
             self._former_unit = unit
         self._former = process
-        self.total += new
         return new
 
 
@@ -172,7 +170,6 @@ class _Held:
             verdict = judge_heartbeat(self._config.heartbeat, facts, now=time.time()) or verdict
         counts: dict[str, float] = {"restarts": self._ledger.restarts(self._process, self._unit_restarts)}
         self._count_cpu(facts, counts)
-        facts["restarts"] = self._ledger.total
         if verdict is None:
             return Observation(details=facts, counts=counts)
         reason, message = verdict

@@ -171,7 +171,6 @@ class _Held:
             raise cancelled from Failure(Reason.EXPECT, f"{connection.dialogue.waiting_for} came in time")
         finally:
             connection.probing = False
-        details["messages"] = connection.messages
         details["last_message_timestamp_seconds"] = connection.last_message
         counts = {"messages": connection.messages - self._told}
         self._told = connection.messages

@@ -58,7 +58,7 @@ async def test_messages_are_counted_where_they_arrive() -> None:
             while total < 4:
                 answer = await session.probe()
                 total += answer.counts["messages"]
-        assert total == answer.details["messages"] == 4
+        assert total == 4
         assert before <= float(str(answer.details["last_message_timestamp_seconds"])) <= time.time()
         assert (await session.probe()).counts["messages"] == 0
 
@@ -75,7 +75,7 @@ async def test_compression_is_off_unless_asked_for() -> None:
             assert first.details["compression"] is False
         async with held(check_of(port, compression=True)) as (session, first):
             assert first.details["compression"] is True
-            assert (await session.probe()).details["messages"] == 1
+            assert first.counts["messages"] + (await session.probe()).counts["messages"] == 1
 
 
 async def test_a_subprotocol_has_to_be_chosen() -> None:
