@@ -231,11 +231,13 @@ def test_no_route_of_ours_can_be_taken_by_the_metrics(tmp_path: Path) -> None:
 def test_secret_files_that_cannot_be_read_are_mistakes_of_the_config(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    """Absent, or a folder, at any depth: all named at once, and exit status 2."""
+    """Absent, a folder or a pipe, at any depth: all named at once, and exit status 2."""
+    os.mkfifo(tmp_path / "pipe")
     services = (
         "services:\n  a: {kind: redis, password_file: nowhere/secret}\n"
         f"  b: {{kind: http, url: 'https://h/', bearer_token_file: {tmp_path}, tls: {{ca_file: no.pem}}}}\n"
         "  c: {kind: process, pidfile: nowhere/bot.pid}\n"
+        "  d: {kind: redis, password_file: pipe}\n"
     )
     result = run(*command, f"--config.file={config(tmp_path, services)}", folder=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
@@ -244,6 +246,7 @@ def test_secret_files_that_cannot_be_read_are_mistakes_of_the_config(
         f"{path}: services.a.password_file: nowhere/secret cannot be read: no such file or directory",
         f"{path}: services.b.bearer_token_file: {tmp_path} cannot be read: is a directory",
         f"{path}: services.b.tls.ca_file: no.pem cannot be read: no such file or directory",
+        f"{path}: services.d.password_file: pipe cannot be read: not a regular file",
     ]
 
 

@@ -17,6 +17,7 @@ from exporter import __version__
 from exporter.check import Failure
 from exporter.checks.http_connection import Origin
 from exporter.config.kinds.http import HttpConfig
+from exporter.config.secret import read_secret
 from exporter.core.health import Reason
 
 _BASE_HEADERS: Final = (
@@ -146,7 +147,7 @@ class Credentials:
         config = self._config
         token = config.bearer_token
         if config.bearer_token_file is not None:
-            self._secret = config.bearer_token_file.read_text().strip()
+            self._secret = read_secret(config.bearer_token_file).strip()
             value = f"Bearer {self._secret}"
         elif token is not None:
             self._secret = token.get_secret_value()

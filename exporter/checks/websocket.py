@@ -19,6 +19,7 @@ from exporter.checks.websocket_dialogue import Line, script
 from exporter.checks.websocket_link import WebsocketLink
 from exporter.config.durations import format_duration
 from exporter.config.kinds.websocket import WebsocketConfig
+from exporter.config.secret import read_secret
 from exporter.core.health import Reason
 from exporter.net import Link, Network
 from exporter.net.adopt import adopt
@@ -191,7 +192,7 @@ def _headers(config: WebsocketConfig) -> list[tuple[str, str]]:
     headers = [(name, value.get_secret_value()) for name, value in config.headers.items()]
     with reading("bearer_token_file" if config.bearer_token_file is not None else "password_file"):
         if config.bearer_token_file is not None:
-            headers.append(("Authorization", f"Bearer {config.bearer_token_file.read_text().strip()}"))
+            headers.append(("Authorization", f"Bearer {read_secret(config.bearer_token_file).strip()}"))
         elif config.bearer_token is not None:
             headers.append(("Authorization", f"Bearer {config.bearer_token.get_secret_value()}"))
         elif config.user is not None:

@@ -13,6 +13,7 @@ from exporter.checks.secret_file import reading
 from exporter.config.durations import format_duration
 from exporter.config.kinds.websocket import Step, WebsocketConfig
 from exporter.config.patterns import CompiledPattern
+from exporter.config.secret import read_secret
 from exporter.core.health import Reason
 
 
@@ -102,5 +103,5 @@ class Dialogue:
 def _message(step: Step) -> str | None:
     if step.send_file is not None:
         with reading("send_file"):
-            return step.send_file.read_text().rstrip("\r\n")
+            return read_secret(step.send_file)
     return step.send.get_secret_value() if step.send is not None else None

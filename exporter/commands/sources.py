@@ -51,8 +51,8 @@ def _unreadable(path: Path) -> str | None:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
-    if stat.S_ISDIR(mode):
-        return os.strerror(errno.EISDIR)
+    if not stat.S_ISREG(mode):
+        return os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "not a regular file"
     return None if os.access(path, os.R_OK) else os.strerror(errno.EACCES)
 
 

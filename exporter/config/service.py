@@ -20,6 +20,7 @@ from pydantic import (
 
 from exporter.config.durations import format_duration, parse_duration
 from exporter.config.explain import Refusals
+from exporter.config.secret import read_secret
 from exporter.core.retry import Policy
 from exporter.net.tls import TlsOptions
 
@@ -161,7 +162,7 @@ class Login(Strict):
     def read_password(self) -> str | None:
         """Return the password in force now. Raises OSError when the file cannot be read."""
         if self.password_file is not None:
-            return self.password_file.read_text().rstrip("\r\n")
+            return read_secret(self.password_file)
         return self.password.get_secret_value() if self.password else None
 
 
