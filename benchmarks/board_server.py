@@ -30,7 +30,7 @@ from exporter.record import Report
 _CHANGED: Final = 6
 """One service in so many has a new result at each scrape: an interval of 30 s, scraped every 5 s."""
 
-_OTHERS: Final[Mapping[str, Json]] = {"server_version": "16.2", "connection_reused": True, "body_bytes": 48}
+_OTHERS: Final[Mapping[str, Json]] = {"server_version": "16.2", "reused_connection": True, "body_bytes": 48}
 
 
 class Lag:

@@ -209,7 +209,7 @@ def _details(hops: list[_Hop], expiry: float | None) -> dict[str, Json]:
         "http_version": answer.version,
         "body_bytes": len(answer.body),
         "redirects": len(hops) - 1,
-        "connection_reused": hops[0].reused,
+        "reused_connection": hops[0].reused,
         "resolve_seconds": sum(c.link.resolve_seconds for c in connections),
         "connect_seconds": sum(c.link.connect_seconds for c in connections),
         "processing_seconds": sum(hop.answer.processing_seconds for hop in hops),

@@ -27,7 +27,7 @@ async def test_a_good_answer_is_told_with_its_phases() -> None:
         "http_version": "1.1",
         "body_bytes": 5,
         "redirects": 0,
-        "connection_reused": False,
+        "reused_connection": False,
     }
 
 
@@ -55,7 +55,7 @@ async def test_one_connection_serves_many_probes() -> None:
         seen = [await session.probe() for _ in range(5)]
         assert server.connections == 1
     assert [observation.fresh for observation in seen] == [True, False, False, False, False]
-    assert [observation.details["connection_reused"] for observation in seen] == [
+    assert [observation.details["reused_connection"] for observation in seen] == [
         False,
         True,
         True,

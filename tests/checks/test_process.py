@@ -173,7 +173,7 @@ async def test_a_process_is_found_by_its_command_line_but_never_we_ourselves(zoo
     process = zoo.start("bird", "--config", "nest.yml")
     assert (await probe(check_of(cmdline=r"bird .*--config nest\.yml$"))).details["pid"] == process.pid
     own = " ".join(psutil.Process().cmdline())
-    failure = await failure_of(check_of(cmdline=f"^\\Q{own}\\E"))
+    failure = await failure_of(check_of(cmdline=f"^\\Q{own}\\E$"))
     assert failure.reason is Reason.MISSING
 
 
