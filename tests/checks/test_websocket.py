@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
-from websocket_servers import attempt, check_of, held, serving
+from attempts import attempt, held
+from websocket_servers import check_of, serving
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 from websockets.typing import Subprotocol

@@ -7,7 +7,8 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-from websocket_servers import Raw, attempt, check_of, held, serving, serving_raw
+from attempts import attempt, held
+from websocket_servers import Raw, check_of, serving, serving_raw
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 

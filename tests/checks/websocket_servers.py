@@ -1,4 +1,4 @@
-"""WebSocket servers of our own, real and misbehaving, and attempts at them as the monitor makes them."""
+"""WebSocket servers of our own, real and misbehaving."""
 
 import asyncio
 import ssl
@@ -9,8 +9,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.utils import accept_key
 
-from exporter.attempt import waited_for
-from exporter.check import Failure, Observation, Session
 from exporter.checks.websocket import WebsocketCheck
 from exporter.config.kinds.websocket import WebsocketConfig
 from exporter.net import Network
@@ -71,25 +69,3 @@ async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 def check_of(port: int, **config: object) -> WebsocketCheck:
     given = {"kind": "websocket", "host": "127.0.0.1", "port": port, **config}
     return WebsocketCheck(WebsocketConfig.model_validate(given), Network())
-
-
-@asynccontextmanager
-async def held(check: WebsocketCheck) -> AsyncIterator[tuple[Session, Observation]]:
-    """Hold a session that has had its first answer, as the monitor does."""
-    async with check.connect() as session:
-        async with asyncio.timeout(5):
-            first = await session.probe()
-        yield session, first
-
-
-async def attempt(check: WebsocketCheck, *, timeout: float = 5) -> Observation | Failure:
-    """Connect and probe under one deadline, as the monitor does."""
-    try:
-        async with asyncio.timeout(timeout), check.connect() as session:
-            return await session.probe()
-    except Failure as failure:
-        return failure
-    except TimeoutError as error:
-        cause = waited_for(error)
-        assert cause is not None, "nothing says what was waited for"
-        return cause
