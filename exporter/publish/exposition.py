@@ -115,11 +115,11 @@ class Exposition:
         if len(records) == len(self._rows) and all(map(_Row.shows, self._rows, records)):
             return
         columns: dict[str, _Column] = {}
-        self._rows = []
+        rows: list[_Row] = []
         for record in records:
-            self._rows.append(_Row(record, columns))
+            rows.append(_Row(record, columns))
             await pause.if_due()
-        self._columns = list(columns.values())
+        self._rows, self._columns = rows, list(columns.values())  # together, however the way here may end
 
 
 class _Column:
