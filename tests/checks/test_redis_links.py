@@ -20,7 +20,6 @@ from redis_servers import (
     StartRedis,
     answering,
     check_of,
-    free_port,
     open_files,
     reset,
     run_redis,
@@ -30,6 +29,7 @@ from redis_servers import (
 from exporter.attempt import waited_for
 from exporter.check import Failure
 from exporter.core.health import Reason
+from exporter.demo.ports import free_port
 from exporter.net.certificate import CERTIFICATE_EXPIRY
 
 start = pytest.fixture(run_redis)

@@ -20,6 +20,7 @@ from exporter.app import serving
 from exporter.commands.watch import Seen
 from exporter.commands.watch_screen import draw
 from exporter.config import load_text
+from exporter.demo.ports import free_port
 from exporter.publish.server import bind
 from exporter.record import printable
 
@@ -32,13 +33,6 @@ import asyncio, sys
 from exporter.commands.watch import watch
 sys.exit(asyncio.run(watch(sys.argv[1], pause=float(sys.argv[2]))))
 """
-
-
-def free_port() -> int:
-    (listener,) = bind(["127.0.0.1:0"])
-    with listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Api:

@@ -24,6 +24,7 @@ from exporter.check import Service
 from exporter.clock import SystemClock
 from exporter.config import load_text
 from exporter.core.health import Event
+from exporter.demo.ports import free_port
 from exporter.net import Network
 from exporter.publish.events import TRANSITIONS_KEPT, Events
 from exporter.publish.server import Server, bind
@@ -285,9 +286,7 @@ async def test_sigterm_ends_every_stream_at_once(tmp_path: Path) -> None:
     config = tmp_path / "config.yml"
     lines = "".join(f"  s{number}: {{kind: http, url: 'http://127.0.0.1:1/'}}\n" for number in range(400))
     config.write_text(f"services:\n{lines}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

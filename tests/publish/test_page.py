@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from chromium import Tab, chromium_tab
 from live import QUICK, SLOW, Web, exporter, web
 
+from exporter.demo.ports import free_port
 from exporter.publish.page import PAGE, PAGE_HEADERS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -64,9 +64,7 @@ async def test_a_real_fault_changes_the_card_without_a_reload() -> None:
 
 async def test_a_page_that_is_cut_off_says_so_and_comes_back() -> None:
     """It shows nothing as true while it is alone, says how old it is, and goes on by itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     async with web() as service, chromium_tab() as tab:
         async with exporter(api(service), port=port) as (url, _):
             await tab.open(url)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from exporter.demo.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,7 +85,7 @@ def backfilled(lines: Iterable[str], folder: Path) -> Iterator[Prometheus]:
     subprocess.run(fill, check=True, timeout=120, stdout=subprocess.DEVNULL)
     config = folder / "prometheus.yml"
     config.write_text("global: {scrape_interval: 15s}\n", "utf-8")
-    port = _free_port()
+    port = free_port()
     command = [
         program("prometheus"),
         f"--config.file={config}",
@@ -104,13 +105,6 @@ def backfilled(lines: Iterable[str], folder: Path) -> Iterator[Prometheus]:
                 process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
