@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,7 @@ _PRUNE_EVERY: Final = 256
 _LONGEST_MESSAGE: Final = 300
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _YEAR_2100: Final = 4.1e9
-_SCHEMA: Final = f"""
+_CREATE: Final = f"""
 CREATE TABLE transitions (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL,
     previous TEXT NOT NULL, status TEXT NOT NULL, reason TEXT, message TEXT NOT NULL
@@ -37,6 +38,9 @@ CREATE TABLE transitions (
 CREATE INDEX by_name ON transitions (name, id);
 PRAGMA user_version = {_VERSION};
 """
+_SCHEMA: Final = (
+    "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+)
 
 Row = tuple[float, str, str, str, str, str | None, str]
 log = structlog.get_logger()
@@ -142,9 +146,11 @@ class Store:
             with closing(connection.execute("PRAGMA user_version")) as found:
                 (version,) = found.fetchone()
             if version == 0:
-                connection.executescript(_SCHEMA)
+                connection.executescript(_CREATE)
             elif version != _VERSION:
                 raise _Foreign(f"written by another version of the exporter ({version})")
+            if connection.execute(_SCHEMA).fetchall() != _ours():
+                raise _Foreign("not the table that the exporter makes")
         except BaseException:
             connection.close()
             raise
@@ -161,6 +167,14 @@ class Store:
             return False
         log.error("history_set_aside", file=str(self.path), renamed=str(target), error=str(error))
         return True
+
+
+@cache
+def _ours() -> list[tuple[str, str, str]]:
+    """Return the schema of a file of our own: a view or a trigger in its place could do anything."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_CREATE)
+        return connection.execute(_SCHEMA).fetchall()
 
 
 class _Foreign(sqlite3.Error):

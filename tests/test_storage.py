@@ -17,6 +17,13 @@ from exporter.record import TRANSITIONS_KEPT, Transition
 from exporter.storage import FILE, MOST, OLDEST, Store
 
 NOW = 1_767_268_800.0
+ENDLESS = """
+DROP TABLE transitions;
+CREATE VIEW transitions AS
+    WITH RECURSIVE n (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM n)
+    SELECT id, 1e9 AS at, 'cache' AS name, 'redis' AS kind, 'healthy' AS previous, 'unknown' AS status,
+        NULL AS reason, '' AS message FROM n;
+"""
 
 
 def change(at: float = NOW, name: str = "cache", message: str = "") -> Transition:
@@ -93,7 +100,7 @@ def test_the_file_is_bounded_in_size_and_age(tmp_path: Path) -> None:
     assert rows(tmp_path) == 2
 
 
-@pytest.mark.parametrize("kind", ["garbage", "truncated", "overwritten", "foreign"])
+@pytest.mark.parametrize("kind", ["garbage", "truncated", "overwritten", "foreign", "endless"])
 def test_a_corrupt_file_is_set_aside_and_said(tmp_path: Path, kind: str) -> None:
     """It can be looked at; a new one takes its place, and monitoring goes on."""
     first = store(tmp_path)
@@ -112,6 +119,10 @@ def test_a_corrupt_file_is_set_aside_and_said(tmp_path: Path, kind: str) -> None
         case "foreign":
             connection = sqlite3.connect(file)
             connection.execute("PRAGMA user_version = 99")
+            connection.close()
+        case "endless":
+            connection = sqlite3.connect(file)
+            connection.executescript(ENDLESS)
             connection.close()
     with capture_logs() as said:
         second = store(tmp_path)
