@@ -41,7 +41,7 @@ from exporter.record import Transition
 from exporter.reload import BadSettings, Reloader, Settings
 from exporter.room import files_missing
 from exporter.stopping import asked_to_stop
-from exporter.storage import history
+from exporter.storage import Past, history
 
 __all__ = ["Monitor", "build", "run", "serving"]
 
@@ -140,7 +140,7 @@ async def serving(
     reloader = Reloader(
         settings,
         read=reread or (lambda: settings),
-        apply=lambda new: _apply(new, monitor, gate, tls),
+        apply=lambda new: _apply(new, monitor, gate, tls, past),
         noted=lambda good: own.reloaded(successful=good),
         hangup=hangup or asyncio.Event(),
     )
@@ -160,7 +160,9 @@ async def serving(
     tls = LiveContext.of(settings.web.context, most=most_handshakes) if settings.web.context else None
     server = Server(gate, sockets, tls=tls)
     async with (
-        history(storage, monitor.board, monitor.add_callback) if storage else nullcontext(),
+        history(storage, monitor.board, monitor.add_callback)
+        if storage
+        else nullcontext(_nothing_kept) as past,
         monitor,
         asyncio.TaskGroup() as tasks,
     ):
@@ -207,10 +209,22 @@ def _take_all_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _apply(new: Settings, monitor: Monitor, gate: Gate, tls: LiveContext | None) -> Changes:
+async def _nothing_kept(names: Iterable[str]) -> Past:
+    del names
+    return {}
+
+
+async def _apply(
+    new: Settings,
+    monitor: Monitor,
+    gate: Gate,
+    tls: LiveContext | None,
+    past: Callable[[Iterable[str]], Awaitable[Past]],
+) -> Changes:
     """Put ``new`` into force: everything, or by raising `BadSettings` nothing."""
     if (new.web.context is None) != (tls is None):
         raise BadSettings(["tls_server_config: turning TLS on or off needs a restart"])
+    known = await past(name for name in new.config.services if name not in monitor.board)
     try:
         changes = await monitor.reload(new.config)
     except NotRunning:
@@ -218,6 +232,7 @@ async def _apply(new: Settings, monitor: Monitor, gate: Gate, tls: LiveContext |
     except Exception as error:
         log.error("reload_crashed", exc_info=error)
         raise BadSettings([f"a check could not be made: unexpected {type(error).__name__}"]) from error
+    monitor.board.recall(known)
     gate.rules = _rules(new.web)
     if tls is not None and new.web.context is not None:
         tls.current = new.web.context

@@ -5,8 +5,8 @@ change of status comes out to every subscriber before `put` returns. Reading nev
 The board must not do I/O, and knows no check and no publisher.
 """
 
-from collections.abc import Callable, Iterable
-from itertools import count
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count, islice
 from typing import Final
 
 from exporter.check import MetricType, Observation, Service
@@ -15,7 +15,16 @@ from exporter.core.health import Blind, Event, Status, Verdict, advance, status_
 from exporter.core.overall import Overall, Standing, overall_status
 from exporter.core.retry import due
 from exporter.histogram import Histogram
-from exporter.record import BLIND, NO_TROUBLE, Record, Report, Transition, Trouble, presentable
+from exporter.record import (
+    BLIND,
+    NO_TROUBLE,
+    TRANSITIONS_KEPT,
+    Record,
+    Report,
+    Transition,
+    Trouble,
+    presentable,
+)
 
 _CHECKS: Final = (Event.ANSWERED_GOOD, Event.ANSWERED_BAD, Event.FAILED, Event.CRASHED)
 _CANARIES: Final = (Event.CANARY_GOOD, Event.CANARY_BAD)
@@ -47,7 +56,11 @@ class Board:
         self._known_overall = None
 
     def remove(self, name: str) -> None:
-        """Take a service off the board, and everything that was counted for it. Raises KeyError."""
+        """Take a service off the board, and everything that was counted for it. Raises KeyError.
+
+        Subscribers are told of a last transition, to unknown: its history does not end as if it went on.
+        """
+        self.put(name, Report(Event.STOPPED))
         del self._records[name]
         self._known_overall = None
 
@@ -58,9 +71,9 @@ class Board:
         kind is another service, with other series, and begins anew.
         """
         record = self._records[service.name]
+        self.put(service.name, Report(Event.STOPPED))
         if record.service.kind != service.kind:
             return self.add(service)
-        self.put(service.name, Report(Event.STOPPED))
         record.service = service
         record.session_trouble = record.answer_trouble = record.canary_trouble = NO_TROUBLE
         _prepare(record)
@@ -71,6 +84,13 @@ class Board:
     def reorder(self, names: Iterable[str]) -> None:
         """Bring the services into the order of ``names``, which are all of them. Raises KeyError."""
         self._records = {name: self._records[name] for name in names}
+
+    def recall(self, past: Mapping[str, Iterable[Transition]]) -> None:
+        """Put the transitions of before, the newest first, behind those that are known. Raises KeyError."""
+        for name, transitions in past.items():
+            record = self._records[name]
+            record.transitions.extend(islice(transitions, TRANSITIONS_KEPT - len(record.transitions)))
+            record.version += 1
 
     def subscribe(self, subscriber: Callable[[Transition], None]) -> Callable[[], None]:
         """Call ``subscriber`` for each transition, in order, inside `put`; it must not block or raise.

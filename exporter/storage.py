@@ -7,10 +7,11 @@ transitions that were not written. All of that is said in the log, once.
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, closing, suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 import structlog
@@ -42,6 +43,9 @@ _SCHEMA: Final = (
     "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
 )
 
+Past = dict[str, list[Transition]]
+"""By name, the newest first."""
+
 Row = tuple[float, str, str, str, str, str | None, str]
 log = structlog.get_logger()
 
@@ -49,24 +53,28 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def history(
     folder: Path, board: Board, subscribe: Callable[[Callable[[Transition], None]], object]
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Callable[[Iterable[str]], Awaitable[Past]]]:
     """Give ``board`` the transitions of before, and keep those to come, while the block runs.
 
-    ``subscribe`` has a plain function called in a thread of its own, behind a bounded queue.
+    ``subscribe`` has a plain function called in a thread of its own, behind a bounded queue. The value is a
+    function that reads what is kept of services which the board does not have yet.
     """
     store = Store(folder)
-    known = await aside(lambda: store.newest(board.names))
-    for record in board.records():
-        record.transitions.extend(known.get(record.name, ()))
+
+    async def past(names: Iterable[str]) -> Past:
+        wanted = tuple(names)
+        return await aside(lambda: store.newest(wanted)) if wanted else {}
+
+    board.recall(await past(board.names))
     subscribe(store.write)
     try:
-        yield
+        yield past
     finally:
         await aside(store.close)
 
 
 class Store:
-    """The file. Blocks, so use it in a thread, and in one at a time. Never raises."""
+    """The file. Blocks, so use it in a thread; in several, one waits for the other. Never raises."""
 
     def __init__(self, folder: Path, *, wall: Callable[[], float] = time.time) -> None:
         self.path = folder / FILE
@@ -74,10 +82,11 @@ class Store:
         self._connection: sqlite3.Connection | None = None
         self._writes = 0
         self._failing = False
+        self._one_at_a_time = Lock()
 
-    def newest(self, names: Iterable[str]) -> dict[str, list[Transition]]:
-        """Return the last transitions of each of ``names``, the newest first."""
-        found: dict[str, list[Transition]] = {}
+    def newest(self, names: Iterable[str]) -> Past:
+        """Return the last transitions of each of ``names``."""
+        found: Past = {}
 
         def read(connection: sqlite3.Connection) -> None:
             for name in names:
@@ -88,7 +97,8 @@ class Store:
                 )
                 found[name] = [t for row in rows if (t := _transition(row)) is not None]
 
-        self._do(read)
+        with self._one_at_a_time:
+            self._do(read)
         return found
 
     def write(self, transition: Transition) -> None:
@@ -109,10 +119,15 @@ class Store:
                 connection.execute("DELETE FROM transitions WHERE at < ?", (self._wall() - OLDEST,))
             self._writes += 1
 
-        self._do(insert)
+        with self._one_at_a_time:
+            self._do(insert)
 
     def close(self) -> None:
         """Let go of the file. Idempotent."""
+        with self._one_at_a_time:
+            self._close()
+
+    def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(sqlite3.Error):
@@ -126,7 +141,7 @@ class Store:
             with self._connection:
                 work(self._connection)
         except (sqlite3.Error, OSError) as error:
-            self.close()
+            self._close()
             if _is_corrupt(error) and again and self._set_aside(error):
                 self._do(work, again=False)
             elif not self._failing:

@@ -18,6 +18,7 @@ from exporter.config.web import WebConfig
 from exporter.demo.servers import HttpApi, Redis
 from exporter.publish.server import bind
 from exporter.reload import LOOK_EVERY, Settings, read_settings
+from exporter.storage import Store
 
 SOON = 10.0
 
@@ -47,8 +48,7 @@ class Running:
         self.hangup = hangup
 
     def write(self, *services: str, defaults: str = "interval: 1s, retry_delay: 500ms") -> None:
-        lines = "".join(f"  {service}\n" for service in services)
-        self.file.write_text(f"defaults: {{{defaults}}}\nservices:\n{lines}")
+        write(self.file, *services, defaults=defaults)
 
     async def reload(self) -> httpx.Response:
         return await self.client.post("/-/reload")
@@ -70,6 +70,11 @@ class Running:
         return (await self.service(name))["status"] == "healthy"
 
 
+def write(file: Path, *services: str, defaults: str = "interval: 1s, retry_delay: 500ms") -> None:
+    lines = "".join(f"  {service}\n" for service in services)
+    file.write_text(f"defaults: {{{defaults}}}\nservices:\n{lines}")
+
+
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(SOON):
         while not await true():  # noqa: ASYNC110 - what is waited for is in another process
@@ -77,14 +82,16 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def exporter(file: Path, *, lifecycle: bool = True) -> AsyncIterator[Running]:
+async def exporter(
+    file: Path, *, lifecycle: bool = True, storage: Path | None = None
+) -> AsyncIterator[Running]:
     def read() -> Settings:
         return read_settings(lambda: load(file), WebConfig, files=(file,))
 
     sockets, hangup = bind(["127.0.0.1:0"]), asyncio.Event()
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     async with (
-        serving(read(), sockets, reread=read, lifecycle=lifecycle, hangup=hangup),
+        serving(read(), sockets, reread=read, lifecycle=lifecycle, hangup=hangup, storage=storage),
         httpx.AsyncClient(base_url=url) as client,
     ):
         yield Running(file, client, hangup)
@@ -101,9 +108,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def running(file: Path, redis: Redis, api: HttpApi) -> AsyncIterator[Running]:
-    first = Running(file, httpx.AsyncClient(), asyncio.Event())
-    await first.client.aclose()
-    first.write(redis_line(redis), f'api: {{kind: http, url: "{api.url}"}}')
+    write(file, redis_line(redis), f'api: {{kind: http, url: "{api.url}"}}')
     async with exporter(file) as it:
         await it.healthy("cache")
         await it.healthy("api")
@@ -173,6 +178,28 @@ async def test_the_series_of_a_removed_service_vanish(running: Running, redis: R
     assert (await running.client.get("/health/service/api")).status_code == 404
     await asyncio.sleep(1.2)  # its watch would have probed by now
     assert (await running.client.post("/health/force-check", timeout=20)).status_code == 200
+
+
+async def test_a_service_that_comes_back_has_its_history(file: Path, redis: Redis, api: HttpApi) -> None:
+    """It was kept on disk, and is there again without a restart, what has happened since before it."""
+    with_api = f'api: {{kind: http, url: "{api.url}"}}'
+    write(file, redis_line(redis), with_api)
+    async with exporter(file, storage=file.parent / "store") as running:
+        await running.healthy("api")
+        before = (await running.service("api"))["transitions"]
+        running.write(redis_line(redis))
+        assert (await running.reload()).json()["removed"] == ["api"]
+        assert isinstance(before, list)
+        async with asyncio.timeout(SOON):  # the last, of the stop, is kept too
+            while len(Store(file.parent / "store").newest(["api"])["api"]) <= len(before):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        running.write(redis_line(redis), with_api)
+        assert (await running.reload()).json()["added"] == ["api"]
+        await running.healthy("api")
+        after = (await running.service("api"))["transitions"]
+    assert isinstance(after, list)
+    assert after[-len(before) :] == before
+    assert len(after) > len(before) + 1
 
 
 async def test_the_board_follows_the_order_of_the_new_file(
