@@ -40,6 +40,7 @@ from exporter.publish.server import Server
 from exporter.record import Transition
 from exporter.reload import BadSettings, Reloader, Settings
 from exporter.room import files_missing
+from exporter.rotation import Rotation
 from exporter.stopping import asked_to_stop
 from exporter.storage import Past, history
 
@@ -99,6 +100,10 @@ class Monitor:
         Raises KeyError for an unknown name, NotRunning outside the block, TooSoon right after another round.
         """
         await self._watches.force_check(name)
+
+    def try_anew(self, name: str) -> None:
+        """Have a service tried now, and its canary with it; for when a secret in a file has changed."""
+        self._watches.try_anew(name)
 
     async def reload(self, config: Config) -> Changes:
         """Watch what ``config`` says instead; what is the same in both keeps its session and its counters.
@@ -167,6 +172,8 @@ async def serving(
         asyncio.TaskGroup() as tasks,
     ):
         beside = [tasks.create_task(own.measure_lag()), tasks.create_task(events.run())]
+        rotation = Rotation(lambda: monitor.config, monitor.try_anew)
+        beside.append(tasks.create_task(rotation.run()))
         if reread is not None:
             beside.append(tasks.create_task(reloader.run()))
         web = tasks.create_task(server.serve())

@@ -118,6 +118,11 @@ class Watches:
             self.start(service)
             await asyncio.sleep(min(_BETWEEN_CHANGES, _CHANGES_WITHIN / len(services)))
 
+    def try_anew(self, name: str) -> None:
+        """Have a service tried now, and its canary with it, by nobody's request. Does nothing for an unknown name."""
+        if self._board.active and (watch := self._watches.get(name)) is not None:
+            self._spawn(watch.force())
+
     async def force_check(self, name: str | None = None) -> None:
         """Check one service, or all, now; those who ask while a round is under way share it.
 

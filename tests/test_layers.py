@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "exporter.storage": {*CORE, "exporter.aside", "exporter.board", "exporter.record"},
     "exporter.publish": {*PUBLISHED, "exporter.publish", "exporter.snapshot", "exporter.aside"},
     "exporter.reload": {"exporter.aside", "exporter.config"},
+    "exporter.rotation": {"exporter.aside", "exporter.config"},
     "exporter.demo": {"exporter.demo"},
 }
 """What each may import of the exporter."""
