@@ -88,7 +88,11 @@ class Watches:
 
     async def stop(self, name: str) -> None:
         """End the watch of one service. Raises KeyError."""
+        await self._end(name)
         del self._watches[name]
+
+    async def _end(self, name: str) -> None:
+        """End the watch, which stays known until another takes its place: to force one that is over does nothing."""
         task = self._running.pop(name)
         task.cancel()
         await asyncio.wait({task})
@@ -107,7 +111,7 @@ class Watches:
             self._board.remove(name)
         for index, service in enumerate(services):
             if known := service.name in self._watches:
-                await self.stop(service.name)
+                await self._end(service.name)
             if not self._board.active:
                 raise NotRunning  # a stop has overtaken us, and would wait for ever for what is started now
             if not known:

@@ -208,6 +208,22 @@ async def test_a_change_that_a_stop_overtakes_starts_nothing_again() -> None:
     assert late.asked == []
 
 
+@on_virtual_time
+async def test_a_service_that_is_being_exchanged_is_still_known() -> None:
+    """Who has it checked meanwhile waits until the old one has ended; the new one is then tried at once anyway."""
+    late = ScriptedCheck()
+    async with running(it=ScriptedCheck(closes=[after(1)])) as bench:
+        await asyncio.sleep(5)
+        changing = asyncio.create_task(bench.watches.change([service(late, POLICY, "it")], removed=()))
+        await asyncio.sleep(0.5)
+        await bench.watches.force_check("it")
+        await changing
+        await asyncio.sleep(OVER)
+        assert bench.status("it") is Status.HEALTHY
+        await bench.watches.force_check("it")
+    assert len(late.made) == 1
+
+
 # Neighbours
 
 
