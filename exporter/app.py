@@ -31,6 +31,7 @@ from exporter.monitor import Watches
 from exporter.net import Network
 from exporter.net.server_tls import LiveContext
 from exporter.publish.api import Api
+from exporter.publish.detailed import Detailed
 from exporter.publish.events import Events
 from exporter.publish.gate import Gate, Rules
 from exporter.publish.guard import most_handshakes
@@ -141,7 +142,8 @@ async def serving(
     monitor = Monitor(settings.config)
     monitor.board.subscribe(_log_transition)
     own = OwnMetrics(monitor.board, dropped=lambda: monitor.listeners.dropped)
-    events = Events(monitor.board)
+    detailed = Detailed(monitor.board)
+    events = Events(monitor.board, detailed=detailed)
     reloader = Reloader(
         settings,
         read=reread or (lambda: settings),
@@ -155,6 +157,7 @@ async def serving(
     api = Api(
         monitor.board,
         own.registry,
+        detailed=detailed,
         force_check=monitor.force_check,
         ready=lambda: server.started and monitor.board.active,
         origins=frozenset(origins),

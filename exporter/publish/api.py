@@ -48,6 +48,7 @@ class Api:
         board: Board,
         registry: CollectorRegistry,
         *,
+        detailed: Detailed | None = None,
         force_check: ForceCheck,
         ready: Callable[[], bool],
         origins: frozenset[str] = frozenset(),
@@ -56,7 +57,7 @@ class Api:
     ) -> None:
         self._board = board
         self._exposition = Exposition(board, registry)
-        self._detailed = Detailed(board)
+        self._detailed = detailed or Detailed(board)
         self._force_check = force_check
         self._ready = ready
         self._origins = origins

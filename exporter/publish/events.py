@@ -16,7 +16,7 @@ again, and one that has stopped reading costs a position. The listener's TCP use
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import takewhile
@@ -29,6 +29,7 @@ from starlette.types import Receive, Scope, Send
 
 from exporter import snapshot
 from exporter.board import Board
+from exporter.publish.detailed import Detailed
 from exporter.record import Record, Transition
 
 TRANSITIONS_KEPT: Final = 1000
@@ -66,9 +67,18 @@ class _News:
 class Events:
     """The events of one board. `run` finds what has changed; `close` ends every stream."""
 
-    def __init__(self, board: Board, *, clients: int = CLIENTS, beat: float = BEAT) -> None:
+    def __init__(
+        self,
+        board: Board,
+        *,
+        detailed: Detailed | None = None,
+        clients: int = CLIENTS,
+        beat: float = BEAT,
+    ) -> None:
         self.clients = 0
         self._board = board
+        self._detailed = detailed or Detailed(board)
+        self._one_board_at_a_time = asyncio.Lock()
         self._limit = clients
         self._beat = beat
         self._run = f"{board.clock.wall() * 1000:.0f}"
@@ -108,7 +118,7 @@ class Events:
         self._unsubscribe()
         self._ring()
 
-    async def follow(self, position: int | None) -> AsyncIterator[bytes]:
+    async def follow(self, position: int | None) -> AsyncGenerator[bytes, None]:
         """Yield what is to be sent to a client that has everything up to ``position``; ``None``: nothing."""
         self._followers += 1
         self._followed.set()
@@ -121,12 +131,12 @@ class Events:
             if not self._followers:
                 self._followed.clear()
 
-    async def _follow(self, position: int | None) -> AsyncIterator[bytes]:
+    async def _follow(self, position: int | None) -> AsyncGenerator[bytes, None]:
         yield b"retry: 2000\n\n"
         while not self._closed:
             news = self._news  # taken before looking, or what happens meanwhile would be slept through
             if position is None or position < self._floor:
-                position, body = self._whole_board()
+                position, body = await self._whole_board()
                 for start in range(0, len(body), _PIECE):
                     yield body[start : start + _PIECE]
                 continue  # sending may have taken so long that this board is too old as well
@@ -214,19 +224,24 @@ class Events:
             one.body = self._written("overall", one.position, snapshot.overall(self._board))
         return one.body
 
-    def _whole_board(self) -> tuple[int, bytes]:
+    async def _whole_board(self) -> tuple[int, bytes]:
         """Return the board and the position it stands for, made at most once a second, however many ask."""
-        now = self._board.clock.monotonic()
-        kept = self._board_sent
-        if kept is None or now - kept[0] >= _STATE_EVERY or kept[1] < self._floor:
-            data = snapshot.detailed(self._board)
-            # Looking may find a result too old, which is a transition: the position is taken after it.
-            kept = self._board_sent = (now, self._position, self._written("board", self._position, data))
-        return kept[1], kept[2]
+        async with self._one_board_at_a_time:
+            now = self._board.clock.monotonic()
+            kept = self._board_sent
+            if kept is None or now - kept[0] >= _STATE_EVERY or kept[1] < self._floor:
+                position = self._position  # what happens while it is made comes after it, told twice at worst
+                data = b"".join(await self._detailed.parts())
+                body = b"event: board\nid: %s\ndata: %s\n" % (self._id(position), data)
+                kept = self._board_sent = (now, position, body)
+            return kept[1], kept[2]
 
     def _written(self, event: str, position: int, data: Mapping[str, Any]) -> bytes:
         text = json.dumps(data, separators=(",", ":"))
-        return f"event: {event}\nid: {self._run}-{position}\ndata: {text}\n\n".encode()
+        return b"event: %s\nid: %s\ndata: %s\n\n" % (event.encode(), self._id(position), text.encode())
+
+    def _id(self, position: int) -> bytes:
+        return f"{self._run}-{position}".encode()
 
     def _next(self) -> int:
         self._position += 1

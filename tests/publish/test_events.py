@@ -239,7 +239,7 @@ async def test_a_client_that_is_far_behind_gets_the_board_again() -> None:
             for _ in range(TRANSITIONS_KEPT):
                 served.flap()
             assert (await anext(stream)).startswith(b"event: board")
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
 
 
 async def test_there_is_a_limit_to_clients() -> None:
@@ -279,6 +279,32 @@ async def test_head_ends() -> None:
         answer = await ask("HEAD", f"{served.url}/events")
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert served.events.clients == 0
+
+
+async def test_what_happens_while_the_board_is_made_is_told_after_it() -> None:
+    """Many services take several turns of the loop, and others go on meanwhile; clients share one board."""
+    served = Served(3000)
+    streams = [served.events.follow(None) for _ in range(2)]
+    for stream in streams:
+        assert await anext(stream) == b"retry: 2000\n\n"
+    making = [asyncio.ensure_future(anext(stream)) for stream in streams]
+    await asyncio.sleep(0)
+    assert not making[0].done(), "so many take more than one turn"
+    served.flap()
+    texts = []
+    for stream, first in zip(streams, making, strict=True):
+        text = (await first).decode()
+        while "event: transition" not in text:
+            text += (await anext(stream)).decode()
+        texts.append(text)
+        await stream.aclose()
+    assert texts[0] == texts[1]
+    board, _, later = texts[0].partition("\n\n")
+    assert len(json.loads(board.partition("data: ")[2])["services"]) == 3000
+    assert later.count("event: transition") == 2
+    served.events.close()
+    for sock in served.sockets:
+        sock.close()
 
 
 async def test_sigterm_ends_every_stream_at_once(tmp_path: Path) -> None:
