@@ -443,6 +443,7 @@ services:
             came = [at - back for at in proxy.accepted if at > back]
             assert len(came) == 200
             assert max(came) - min(came) > 1.0
+            assert _fullest(came, 0.05) < 80, "they come back in a lump"
             assert all(watched.record(name).sessions_lost == 1 for name in names)
 
 
