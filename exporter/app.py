@@ -4,7 +4,7 @@ import asyncio
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -102,9 +102,9 @@ class Monitor:
         """
         await self._watches.force_check(name)
 
-    def try_anew(self, name: str) -> None:
-        """Have a service tried now, and its canary with it; for when a secret in a file has changed."""
-        self._watches.try_anew(name)
+    async def try_anew(self, names: Sequence[str]) -> None:
+        """Have services tried now, and their canaries with them; for when a secret in a file has changed."""
+        await self._watches.try_anew(names)
 
     async def reload(self, config: Config) -> Changes:
         """Watch what ``config`` says instead; what is the same in both keeps its session and its counters.

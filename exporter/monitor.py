@@ -120,12 +120,14 @@ class Watches:
                 continue
             self._board.replace(service)
             self.start(service)
-            await asyncio.sleep(min(_BETWEEN_CHANGES, _CHANGES_WITHIN / len(services)))
+            await asyncio.sleep(_pause(len(services)))
 
-    def try_anew(self, name: str) -> None:
-        """Have a service tried now, and its canary with it, by nobody's request. Does nothing for an unknown name."""
-        if self._board.active and (watch := self._watches.get(name)) is not None:
-            self._spawn(watch.force())
+    async def try_anew(self, names: Sequence[str]) -> None:
+        """Have services and their canaries tried, one after the other within 2 s altogether; unknown names are none."""
+        for name in names:
+            if self._board.active and (watch := self._watches.get(name)) is not None:
+                self._spawn(watch.force())
+            await asyncio.sleep(_pause(len(names)))
 
     async def force_check(self, name: str | None = None) -> None:
         """Check one service, or all, now; those who ask while a round is under way share it.
@@ -168,3 +170,8 @@ class Watches:
         while True:
             await asyncio.sleep(_SWEEP_EVERY)
             self._board.refresh()
+
+
+def _pause(count: int) -> float:
+    """Return the seconds between one of ``count`` services and the next, where all have something to do at once."""
+    return min(_BETWEEN_CHANGES, _CHANGES_WITHIN / count)

@@ -5,7 +5,7 @@ does not take shows within seconds, and one that it does take ends the wait of a
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,28 +15,27 @@ from pydantic import BaseModel
 
 from exporter.aside import aside
 from exporter.config import Config
+from exporter.config.secret import Stamp, stamp_of
 
 LOOK_EVERY: Final = 2.0
 """Seconds between two looks at the files. A change counts once two looks in a row have seen the same."""
 
-_BETWEEN: Final = 0.01
-_WITHIN: Final = 2.0
-
-Stamp = tuple[int, int, int] | None
 log = structlog.get_logger()
 
 
 class Rotation:
-    """Calls ``try_anew`` with the name of each service of ``config()`` one of whose files has changed."""
+    """Calls ``try_anew`` with the names of the services of ``config()`` one of whose files has changed."""
 
-    def __init__(self, config: Callable[[], Config], try_anew: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Callable[[], Config], try_anew: Callable[[Sequence[str]], Awaitable[None]]
+    ) -> None:
         self._config = config
         self._try_anew = try_anew
-        self._tried: dict[Path, Stamp] = {}
-        self._before: dict[Path, Stamp] = {}
+        self._tried: dict[Path, Stamp | None] = {}
+        self._before: dict[Path, Stamp | None] = {}
 
     async def run(self) -> None:
-        """Look for ever. Services that share a file follow one another, within 2 s altogether."""
+        """Look for ever."""
         config, users = None, dict[Path, list[str]]()
         while True:
             if (current := self._config()) is not config:
@@ -45,9 +44,7 @@ class Rotation:
             names = list(dict.fromkeys(name for path in changed for name in users[path]))
             if names:
                 log.info("secret_changed", files=[str(path) for path in changed], services=len(names))
-            for name in names:
-                self._try_anew(name)
-                await asyncio.sleep(min(_BETWEEN, _WITHIN / len(names)))
+                await self._try_anew(names)
             await asyncio.sleep(LOOK_EVERY)
 
     async def _changed(self, paths: tuple[Path, ...]) -> list[Path]:
@@ -82,10 +79,9 @@ def _files(value: Any) -> Iterator[Path]:
             yield from _files(inside)
 
 
-def _stamp(path: Path) -> Stamp:
-    """Return what changes when a file is written or exchanged; ``None`` where there is none."""
+def _stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file; ``None`` where there is none."""
     try:
-        found = path.stat()
-    except (OSError, ValueError):  # ValueError: a path with a NUL in it
+        return stamp_of(path)
+    except (OSError, ValueError):
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -7,7 +7,6 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -17,7 +16,7 @@ from exporter import __version__
 from exporter.check import Failure
 from exporter.checks.http_connection import Origin
 from exporter.config.kinds.http import HttpConfig
-from exporter.config.secret import read_secret
+from exporter.config.secret import Stamp, read_secret, stamp_of
 from exporter.core.health import Reason
 
 _BASE_HEADERS: Final = (
@@ -116,7 +115,7 @@ class Credentials:
     def __init__(self, config: HttpConfig) -> None:
         self._config = config
         self._path = config.bearer_token_file or config.password_file
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = None
         self._secret = ""
         self._line = b""
         if self._path is None:
@@ -127,7 +126,7 @@ class Credentials:
         if self._path is None:
             return self._line
         try:
-            stamp = _stamp(self._path)
+            stamp = stamp_of(self._path)
             if stamp != self._stamp:
                 self._renew()
                 self._stamp = stamp
@@ -171,11 +170,6 @@ class Credentials:
         for value in (*asked, *map(unquote_plus, asked[1:])):
             if len(value) >= _SHORTEST_KEY:
                 yield value
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _origin(url: httpx.URL) -> Origin:

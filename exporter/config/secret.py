@@ -1,4 +1,7 @@
-"""Owns reading what stands in a `*_file`: in the event loop, and so never waiting and never without end."""
+"""Owns reading what stands in a `*_file`, and whether it has changed.
+
+It is read in the event loop, and so never waiting and never without end.
+"""
 
 import errno
 import os
@@ -8,6 +11,16 @@ from typing import Final
 
 _MOST: Final = 1024 * 1024
 """Bytes. A password is short; a message that a dialogue sends may be longer."""
+
+
+Stamp = tuple[int, int, int]
+"""What changes when a file is written or exchanged."""
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return the stamp of a file. Raises OSError, and ValueError for a path that holds a NUL."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def read_secret(path: Path) -> str:
