@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+import trustme
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / ".tools" / "bin"
@@ -31,9 +32,23 @@ def run() -> Run:
         if path is None:
             pytest.fail(f"{name} is neither on PATH nor in .tools/bin: run `make tools`")
         command = [path, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
 
     return run_program
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Return an authority that servers have their certificates from."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file that has the certificate of ``authority``."""
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return path
 
 
 @pytest.fixture
@@ -45,6 +60,19 @@ def systemd_analyze() -> str:
     if os.geteuid() != 0 and not Path("/run/systemd").is_dir():
         pytest.skip("there is no /run/systemd, and only root could make it")
     return path
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name binary data after its parameter: compressed bytes contain the time, and both workers need the same names."""
+    if isinstance(val, bytes) and not (val.isascii() and val.decode("ascii").isprintable()):
+        return argname
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, most of it waiting, so that all workers end at about the same time."""
+    longest = ("tests/stack/test_failures.py", "tests/test_connection_monitoring.py")
+    items.sort(key=lambda item: not item.nodeid.startswith(longest))
 
 
 @pytest.hookimpl(wrapper=True)

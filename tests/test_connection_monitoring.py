@@ -27,6 +27,7 @@ OVERALL = ("unknown", "healthy", "degraded", "partial")
 FIELDS = {
     *("name", "kind", "status", "critical", "reason", "message", "retry_count", "retries", "next_attempt"),
     *("last_check", "last_success", "status_since", "latency_seconds", "session", "canary", "details"),
+    *("group", "description", "links", "depends_on", "causes"),
 }
 
 
@@ -49,8 +50,8 @@ class Tour:
                 self.say(f"  no answer from {self.http.base_url}: {error}; `make run` starts an exporter")
                 return 1
             except (KeyError, TypeError, ValueError) as error:
-                told = f"{type(error).__name__}: {error}"
-                self.say(f"  {self.http.base_url} does not answer as an exporter does ({told})")
+                reported = f"{type(error).__name__}: {error}"
+                self.say(f"  {self.http.base_url} does not answer as an exporter does ({reported})")
                 return 1
         self.say(
             f"\n{len(self.wrong)} thing(s) not as they should be" if self.wrong else "\nall as it should be"
@@ -157,7 +158,7 @@ class Tour:
 def demo() -> Iterator[tuple[str, dict[str, int]]]:
     """Run the demo on a free port; give its URL, and the process ids of its servers by name."""
     process = subprocess.Popen(
-        (sys.executable, "-u", "-m", "exporter", "demo", "--web.listen-address=127.0.0.1:0"),
+        (sys.executable, "-u", "-m", "connection_exporter", "demo", "--web.listen-address=127.0.0.1:0"),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -165,9 +166,9 @@ def demo() -> Iterator[tuple[str, dict[str, int]]]:
     pids: dict[str, int] = {}
     try:
         for line in process.stderr:
-            if found := re.match(r"demo: (\w+) runs, pid (\d+)", line):
+            if found := re.match(r"demo: (\w+) is running, pid (\d+)", line):
                 pids[found[1]] = int(found[2])
-            if found := re.search(r"open (http://localhost:\d+)/", line):
+            if found := re.search(r"status page +(http://localhost:\d+)/", line):
                 yield found[1].replace("localhost", "127.0.0.1"), pids
                 break
         else:
@@ -198,8 +199,8 @@ def test_the_tour_of_a_running_demo_finds_all_as_it_should_be() -> None:
     assert not tour.wrong
 
 
-def test_a_killed_redis_is_noticed_told_and_counted_while_everything_else_stays_healthy() -> None:
-    """The transition stands in the JSON and the loss in the metrics, before any probe was due."""
+def test_a_killed_redis_is_noticed_reported_and_counted_while_everything_else_stays_healthy() -> None:
+    """The transition is in the JSON and the loss in the metrics, before any probe was due."""
     with demo() as (url, pids):
         wait_until(lambda: httpx.get(f"{url}/health").json()["status"] == "healthy")
         os.kill(pids["redis"], signal.SIGKILL)

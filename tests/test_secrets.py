@@ -12,27 +12,28 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-
-from exporter.app import Monitor
-from exporter.config import load
-from exporter.core.health import Reason, Status
-from exporter.demo.ports import free_port
-from exporter.demo.servers import PostgreSQL, Redis
+from connection_exporter.core.health import Reason, Status
+from connection_exporter.demo.ports import free_port
+from connection_exporter.demo.servers import PostgreSQL, Redis
+from connection_exporter.kinds import load
+from connection_exporter.monitor.monitor import Monitor
 
 PLANTED = {
     name: f"PLANTED+{name}/s3cret"
     for name in (
         "dsn", "wrong", "file", "wrong_file", "environment", "header", "query", "body", "bearer", "bearer_file",
-        "basic", "redis", "redis_wrong", "websocket", "send", "heartbeat", "crash", "unreachable", "bad_file",
+        "basic", "redis", "redis_wrong", "websocket", "send", "heartbeat", "crash", "proxy", "proxy_file",
+        "header_file", "body_file", "user_file", "client", "client_file", "parameter", "unreachable", "bad_file",
     )
 }  # fmt: skip
 
 LEAKY = """
 from contextlib import asynccontextmanager
 from pydantic import SecretStr
-from exporter.check import Traits
-from exporter.config.service import ServiceConfig
-from exporter.core.health import Reason
+from connection_exporter.kind import Traits
+from connection_exporter.config.service import ServiceConfig
+from connection_exporter.core.health import Reason
+from connection_exporter.kinds import Kind
 
 class LeakyConfig(ServiceConfig):
     password: SecretStr
@@ -43,7 +44,6 @@ class Driver:
     def parse(self): raise ValueError(f"cannot parse {self.password!r}")
 
 class LeakyCheck:
-    Config = LeakyConfig
     traits = Traits(reasons=frozenset({Reason.TIMEOUT}))
     address = "nowhere:1"
     def __init__(self, config, network): self.driver = Driver(config.password.get_secret_value())
@@ -54,6 +54,8 @@ class LeakyCheck:
         except ValueError as error:
             raise RuntimeError(f"{self.driver!r} has failed") from error
         yield
+
+KIND = Kind(LeakyConfig, "leaky:LeakyCheck")
 """
 
 
@@ -87,13 +89,15 @@ async def echoing() -> AsyncIterator[int]:
 
 
 def plant(folder: Path, database: PostgreSQL, redis: Redis, echoing: int) -> Path:
-    for name in ("file", "wrong_file", "bearer_file"):
+    for name in (
+        "file", "wrong_file", "bearer_file", "proxy_file", "header_file", "body_file", "user_file", "client_file"
+    ):  # fmt: skip
         (folder / name).write_text(PLANTED[name] + "\n")
     (folder / "leaky.py").write_text(LEAKY)
     package = folder / "leaky-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: leaky\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[connection_exporter.checks]\nleaky = leaky:LeakyCheck\n")
+    (package / "entry_points.txt").write_text("[connection_exporter.kinds]\nleaky = leaky:KIND\n")
     p, file = PLANTED, folder / "connection-exporter.yml"
     file.write_text(
         textwrap.dedent(f"""\
@@ -125,6 +129,35 @@ def plant(folder: Path, database: PostgreSQL, redis: Redis, echoing: int) -> Pat
             url: "ws://127.0.0.1:{echoing}/x?key={quote(p["query"], safe="")}"
             headers: {{X-Key: "{p["websocket"]}"}}
             on_connect: {{send: "{p["send"]}"}}
+          files:
+            kind: http
+            url: "http://127.0.0.1:{echoing}/"
+            method: PUT
+            headers: {{X-Key: {{file: header_file}}}}
+            body_file: body_file
+            user_file: user_file
+            expect: {{body: nothing}}
+          through_proxy:
+            kind: http
+            url: https://api.example.com/
+            proxy: "http://user:{quote(p["proxy"], safe="")}@127.0.0.1:{echoing}"
+          with_whole_url:
+            kind: http
+            url: http://api.example.com/
+            proxy: {{url: "http://127.0.0.1:{echoing}", user: user, password_file: proxy_file}}
+            expect: {{body: nothing}}
+          tokens:
+            kind: http
+            url: "http://127.0.0.1:{echoing}/"
+            oauth2:
+              token_url: "http://127.0.0.1:{echoing}/?key={quote(p["query"], safe="")}"
+              client_id: me
+              client_secret: "{p["client"]}"
+              endpoint_params: {{password: "{p["parameter"]}"}}
+          feed_with_tokens:
+            kind: websocket
+            url: "ws://127.0.0.1:{echoing}/"
+            oauth2: {{token_url: "http://127.0.0.1:{echoing}/", client_id: me, client_secret_file: client_file}}
           leaky: {{kind: leaky, password: "{p["crash"]}"}}
         """)
     )
@@ -132,7 +165,7 @@ def plant(folder: Path, database: PostgreSQL, redis: Redis, echoing: int) -> Pat
 
 
 async def gather(base: str) -> str:
-    """Return all that can be had over HTTP, headers included."""
+    """Return all responses over HTTP, including headers."""
     parts: list[str] = []
     async with httpx.AsyncClient(base_url=base, timeout=20) as client:
 
@@ -201,7 +234,7 @@ async def test_no_planted_secret_comes_out_anywhere(tmp_path: Path, echoing: int
 async def run(*flags: str, environment: dict[str, str], log: Path) -> asyncio.subprocess.Process:
     with log.open("wb") as out:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "exporter", *flags, env=environment, stdout=out, stderr=out
+            sys.executable, "-m", "connection_exporter", *flags, env=environment, stdout=out, stderr=out
         )
 
 

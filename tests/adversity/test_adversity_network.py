@@ -4,7 +4,7 @@ Each scenario is in inside.py and runs in a child process; where no namespaces c
 """
 
 import pytest
-from inside import in_namespace, why_not
+from support.inside import in_namespace, why_not
 
 BOUND = 11.0
 """Seconds: TCP keep-alive after 5 s, every 2 s, three times. Another is allowed for a loaded machine."""
@@ -25,7 +25,7 @@ def test_packets_that_vanish_are_noticed_by_keep_alive() -> None:
         assert 4.0 < seconds < BOUND + 1.0, f"{name}: {seconds:.1f} s"
     reason, message = outcome["connect"]
     assert reason == "timeout"
-    assert "does not answer a connect" in message
+    assert "does not answer a connection attempt" in message
     assert outcome["lost"] == [1, 1, 1]
 
 
@@ -51,13 +51,13 @@ def test_twenty_stuck_look_ups_disturb_nobody() -> None:
         assert (status, reason) == ("disconnected", "dns"), f"{name}: {message}"
         assert "resolver does not answer" in message
     assert outcome["redis"] == ["connecting", "healthy"]
-    assert outcome["slowest"] < 0.5
+    assert outcome["slowest"] < 5, "an answer waited for a look-up, which takes 20 s"
     assert outcome["status"] == 0
-    assert outcome["ended"] < 2.0
+    assert outcome["ended"] < 10, "the exit waited for a look-up, which takes 20 s"
 
 
 @needs()
 def test_a_port_that_clients_get_is_refused_and_stays_free() -> None:
     """An attempt that is given the very port it connects to would meet itself, and keep the service from starting."""
     outcome = in_namespace("a_port_that_clients_get")
-    assert outcome["told"] == ["refused"] * 10
+    assert outcome["reported"] == ["refused"] * 10

@@ -12,25 +12,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from served import Served
-from watched import on_uvloop, watching
-
-from exporter.building import build
-from exporter.check import Service, Session
-from exporter.checks.redis import RedisCheck
-from exporter.config import load_text
-from exporter.core.health import Reason, Status
-from exporter.demo.servers import Redis
-from exporter.net import Network
-from exporter.record import Transition
+from connection_exporter.core.health import Reason, Status
+from connection_exporter.demo.servers import Redis
+from connection_exporter.kind import Service, Session
+from connection_exporter.kinds import load_text
+from connection_exporter.kinds.redis.check import RedisCheck
+from connection_exporter.kinds.registry import build
+from connection_exporter.monitor.record import Transition
+from connection_exporter.net import Network
+from support.served import Served
+from support.started import started
+from support.watched import SLACK, on_uvloop, watching
 
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[Redis]:
-    server = Redis()
-    asyncio.run(server.start())
-    yield server
-    asyncio.run(server.close())
+    with started(Redis()) as server:
+        yield server
 
 
 def at(timestamp: str) -> float:
@@ -60,7 +58,7 @@ async def test_a_suspended_exporter_never_shows_an_old_result(redis: Redis, tmp_
         served.send(signal.SIGCONT)
         first = await reader
         for name, service in first["services"].items():
-            old = at(service["last_check"]) < resumed
+            old = at(service["last_check"]) + 0.001 <= resumed  # it is cut to milliseconds
             assert not old or (service["status"], service["reason"]) == ("unknown", "stale"), (
                 f"{name}: {service}"
             )
@@ -70,8 +68,8 @@ async def test_a_suspended_exporter_never_shows_an_old_result(redis: Redis, tmp_
         await frozen.resume()
         await served.until("frozen", "healthy", within=10)
         for number in range(20):
-            told = await served.until(f"redis_{number}", "healthy", within=5)
-            assert [transition["to"] for transition in told["transitions"][:2]] == ["healthy", "unknown"]
+            reported = await served.until(f"redis_{number}", "healthy", within=5)
+            assert [transition["to"] for transition in reported["transitions"][:2]] == ["healthy", "unknown"]
         probes, seconds = await _checks(redis) - before, time.time() - resumed
         # one each on waking; from then on at the usual rate, two a second each
         assert 20 <= probes <= 20 * (2 + seconds / 0.5), f"{probes} probes in {seconds:.1f} s"
@@ -86,17 +84,17 @@ async def test_an_answer_that_came_while_we_were_suspended_counts(tmp_path: Path
         async with Served(config, tmp_path) as served:
             await served.until("redis", "healthy", within=10)
             await redis.pause()
-            told = await served.get("/health/service/redis")
+            reported = await served.get("/health/service/redis")
             await asyncio.sleep(
-                at(told["next_attempt"]) + 0.2 - time.time()
+                at(reported["next_attempt"]) + 0.2 - time.time()
             )  # it is asked, and does not answer
             served.send(signal.SIGSTOP)
             await redis.resume()
             await asyncio.sleep(1.5)
             served.send(signal.SIGCONT)
             await asyncio.sleep(0.3)
-            told = await served.until("redis", "healthy", within=5)
-            assert "connecting" not in [transition["to"] for transition in told["transitions"][:-2]]
+            reported = await served.until("redis", "healthy", within=5)
+            assert "connecting" not in [transition["to"] for transition in reported["transitions"][:-2]]
             lines = str(await served.get("/metrics")).splitlines()
             lost = [line for line in lines if line.startswith("connection_sessions_lost_total{")]
             assert [line.rpartition(" ")[2] for line in lost] in (["0"], ["0.0"])
@@ -174,7 +172,7 @@ async def test_without_file_descriptors_what_worked_goes_on(redis: Redis, tmp_pa
 
 @on_uvloop
 async def test_a_hundred_scrapes_and_a_thousand_force_checks_at_once(redis: Redis) -> None:
-    """The scrapes are all answered; the force-checks share one round."""
+    """The scrapes are all answered; the force-checks share rounds, of which at most one begins per second."""
     config = f"""\
 defaults: {{interval: 30s, timeout: 2s, canary: off}}
 services:
@@ -185,14 +183,18 @@ services:
         scrapes = await asyncio.gather(*(_status(watched.port, "GET /metrics") for _ in range(100)))
         assert scrapes == [200] * 100
         checks = watched.record("redis").checks
+        began = time.monotonic()
         answers = await asyncio.gather(
             *(_status(watched.port, "POST /health/force-check") for _ in range(1000))
         )
+        seconds = time.monotonic() - began
         assert set(answers) <= {200, 429}
         assert answers.count(200) >= 1
         rounds = watched.monitor.board.forced_checks
-        assert rounds <= 3, f"{rounds} rounds"
-        assert watched.record("redis").checks - checks == rounds
+        assert rounds <= seconds + 1, f"{rounds} rounds in {seconds:.1f} s"
+        assert (
+            rounds <= watched.record("redis").checks - checks <= rounds + 1
+        )  # its second probe may be due meanwhile
         assert watched.record("redis").sessions == 1
 
 
@@ -212,13 +214,13 @@ async def _status(port: int, request: str) -> int:
 
 @on_uvloop
 async def test_callbacks_that_raise_or_never_return_disturb_nobody(redis: Redis) -> None:
-    """A third one is told all the same, in order; the exporter ends without waiting for the one that hangs."""
+    """A third one is still called, in order; the exporter ends without waiting for the one that hangs."""
     config = f"""\
 defaults: {{interval: 100ms, timeout: 100ms, retry_delay: 50ms, max_retry_delay: 100ms, canary: off}}
 services:
   redis: {{kind: redis, url: "{redis.url}"}}
 """
-    told: list[Status] = []
+    reported: list[Status] = []
     release = threading.Event()
 
     def raises(_: Transition) -> None:
@@ -234,15 +236,15 @@ services:
         async with watching(config) as watched:
             for callback in (raises, hangs, hangs_too):
                 watched.monitor.add_callback(callback)
-            watched.monitor.add_callback(lambda transition: told.append(transition.status))
+            watched.monitor.add_callback(lambda transition: reported.append(transition.status))
             await watched.healthy()
             await asyncio.sleep(0.06)
             began = time.monotonic()
             await redis.call("CLIENT", "KILL", "TYPE", "normal")
             at_once = await watched.until("redis", Status.CONNECTING, since=began, within=5)
-            assert at_once - began < 0.25
+            assert at_once - began < SLACK
             await watched.healthy("redis")
-            await watched.holds(lambda: told[-2:] == [Status.CONNECTING, Status.HEALTHY], within=5)
+            await watched.holds(lambda: reported[-2:] == [Status.CONNECTING, Status.HEALTHY], within=5)
             ending = time.monotonic()
         assert time.monotonic() - ending < 5
     finally:
@@ -272,9 +274,9 @@ services:
     async with watching(config) as watched:
         monitor = watched.monitor
         await watched.healthy()
-        await monitor._watches.stop("faulty")
+        await monitor._supervisor.stop("faulty")
         check = Faulty(load_text(config, environ={}).services["faulty"], network)  # type: ignore[arg-type]
-        monitor._watches.start(Service("faulty", sound.kind, check, sound.policy))
+        monitor._supervisor.start(Service("faulty", sound.kind, check, sound.policy))
         await watched.until("faulty", Status.UNKNOWN, Reason.INTERNAL, within=5)
         assert "ZeroDivisionError" in watched.record("faulty").trouble.message
         assert "what nobody expected" not in watched.record("faulty").trouble.message

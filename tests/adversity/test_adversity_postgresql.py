@@ -4,7 +4,6 @@ import asyncio
 import datetime
 import os
 import shutil
-import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -14,10 +13,13 @@ from typing import Self
 import asyncpg
 import pytest
 import trustme
-from watched import on_uvloop, watching
-
-from exporter.core.health import Reason, Status
-from exporter.demo.servers import PostgreSQL, Server, free_port
+from connection_exporter.core.health import Reason, Status
+from connection_exporter.demo.servers import PostgreSQL, Server, free_port
+from support.certificates import presenting
+from support.postgresql_pairs import Standby
+from support.postgresql_servers import SELECTED, HostileServer, Script, endless, message, row
+from support.started import started
+from support.watched import SLACK, on_uvloop, watching
 
 QUICK = """\
 defaults: {interval: 500ms, timeout: 500ms, retry_delay: 200ms, max_retry_delay: 500ms, canary: 500ms}
@@ -27,10 +29,8 @@ services:
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    asyncio.run(server.start())
-    yield server
-    asyncio.run(server.close())
+    with started(PostgreSQL()) as server:
+        yield server
 
 
 def service(name: str, dsn: str, more: str = "") -> str:
@@ -38,8 +38,8 @@ def service(name: str, dsn: str, more: str = "") -> str:
 
 
 @on_uvloop
-async def test_who_is_not_let_in_is_told_why_and_gets_in_once_mended(database: PostgreSQL) -> None:
-    """A wrong password, a role that may not log in, a database that is missing: their reasons; then healthy."""
+async def test_a_rejected_login_is_reported_and_works_once_it_is_fixed(database: PostgreSQL) -> None:
+    """A wrong password, a role without login, a database that is missing: their reasons; then healthy."""
     await database.execute(
         "CREATE ROLE wrong LOGIN PASSWORD 'other'",
         "CREATE ROLE locked NOLOGIN PASSWORD 'word'",
@@ -64,18 +64,18 @@ async def test_who_is_not_let_in_is_told_why_and_gets_in_once_mended(database: P
 
 @on_uvloop
 async def test_a_canary_sees_that_nobody_is_let_in_any_more(database: PostgreSQL) -> None:
-    """pg_hba turned to reject while the session lives: `unhealthy`, `auth`, no loss; mended by the back-off."""
+    """pg_hba turned to reject while the session lives: `unhealthy`, `auth`, no loss; repaired by the back-off."""
     async with watching(QUICK + service("database", database.dsn())) as watched:
         await watched.healthy()
         try:
             await database.set_hba(["host all all 127.0.0.1/32 reject"])
             began = time.monotonic()
             at = await watched.until("database", Status.UNHEALTHY, Reason.AUTH, within=5)
-            assert at - began < 0.55 + 0.5 + 1.0  # the canary's period, its attempt, a loaded machine
-            told = await watched.detailed("database")
-            assert told["session"]["up"] is True
-            assert told["canary"]["up"] is False
-            assert "new connection" in told["message"]
+            assert at - began < 0.55 + 0.5 + SLACK  # the canary's period, its attempt, a loaded machine
+            reported = await watched.detailed("database")
+            assert reported["session"]["up"] is True
+            assert reported["canary"]["up"] is False
+            assert "new connection" in reported["message"]
             assert await watched.sample("connection_canary_up", name="database") == 0
             assert await watched.sample("connection_session_up", name="database") == 1
             assert await watched.sample("connection_up", name="database") == 0
@@ -92,11 +92,15 @@ async def test_a_canary_sees_that_all_slots_are_taken(database: PostgreSQL) -> N
     async with watching(QUICK + service("database", database.dsn())) as watched:
         await watched.healthy()
         async with AsyncExitStack() as crowd:
-            with suppress(asyncpg.TooManyConnectionsError):
-                for _ in range(100):
+            full = asyncio.create_task(
+                watched.until("database", Status.UNHEALTHY, Reason.SLOTS_FULL, within=20)
+            )
+            while not full.done():  # a canary that was connected meanwhile has given its slot back
+                with suppress(asyncpg.TooManyConnectionsError):
                     guest = await asyncpg.connect(database.dsn(), ssl=False, timeout=10)
-                    crowd.push_async_callback(guest.close, timeout=5)
-            await watched.until("database", Status.UNHEALTHY, Reason.SLOTS_FULL, within=5)
+                    crowd.callback(guest.terminate)
+                await asyncio.sleep(0.02)
+            await full
             assert watched.record("database").health.session_up
         await watched.healthy(within=10)
         assert watched.record("database").sessions_lost == 0
@@ -137,36 +141,8 @@ async def test_a_shutdown_by_the_administrator_and_its_end() -> None:
         assert await watched.sample("connection_outages_total", name="database") == 1
 
 
-class Standby(PostgreSQL):
-    """A copy of ``primary`` that follows it; ``hot`` is whether it lets anybody in."""
-
-    def __init__(self, primary: PostgreSQL) -> None:
-        super().__init__()
-        self._primary = primary
-        self.hot = True
-
-    def command(self) -> Sequence[str]:
-        return [*super().command(), "-c", f"hot_standby={'on' if self.hot else 'off'}"]
-
-    async def prepare(self) -> None:
-        if (self.data / "PG_VERSION").exists():
-            return
-        self.give(self.folder)
-        self._root = self._primary._root
-        copy = [
-            str(self._root / "bin" / "pg_basebackup"),
-            "--pgdata",
-            str(self.data),
-            "--write-recovery-conf",
-        ]
-        await self.run_tool(*copy, "--checkpoint=fast", "--no-sync", "--dbname", self._primary.dsn())
-
-    async def ready(self) -> bool:
-        return await super().ready() if self.hot else await self._accepts()
-
-
 @on_uvloop
-async def test_a_standby_is_told_by_its_role_and_one_that_starts_by_its_words(database: PostgreSQL) -> None:
+async def test_a_standby_and_a_server_that_starts_are_reported_as_such(database: PostgreSQL) -> None:
     """`role` until it is promoted, its lag in the metrics; `starting` (57P03) where it lets nobody in yet."""
     async with Standby(database) as standby:
         config = QUICK + service("database", standby.dsn(), ", expect: {role: primary}")
@@ -204,8 +180,7 @@ class TlsFront:
 
     def show(self, certificate: trustme.LeafCert) -> None:
         """Present ``certificate`` on new connections."""
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        certificate.configure_cert(self._context)
+        self._context = presenting(certificate)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
@@ -251,7 +226,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def test_a_certificate_that_goes_bad_while_the_session_lives(
     database: PostgreSQL, tmp_path: Path
 ) -> None:
-    """The canary says `tls` for one that has expired and one of an unknown authority; mended, all is well."""
+    """The canary says `tls` for one that has expired and one of an unknown authority; then healthy."""
     authority, stranger = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
@@ -310,6 +285,7 @@ auth_type = plain
 auth_file = {self.folder / "users.txt"}
 pool_mode = transaction
 default_pool_size = 1
+stats_users = postgres
 server_login_retry = 0.2
 """)
         for path in (self.folder, *self.folder.iterdir()):
@@ -346,3 +322,42 @@ async def _limit_of(pooler: PgBouncer) -> str:
             return str(await guest.fetchval("SHOW statement_timeout"))
     finally:
         guest.terminate()
+
+
+@on_uvloop
+async def test_a_poolers_refusals_and_its_admin_console(database: PostgreSQL) -> None:
+    """A wrong password and an unknown user are `auth`, a missing database is `missing`; the console is healthy."""
+    async with PgBouncer(database) as pooler:
+        config = QUICK + service(
+            "wrong", pooler.dsn.replace(f":{database.password}@", ":wrong@"), ", pooler: true"
+        )
+        config += service("unknown", pooler.dsn.replace("://postgres:", "://nobody:"), ", pooler: true")
+        config += service("missing", pooler.dsn.replace("/postgres?", "/nowhere?"), ", pooler: true")
+        console = pooler.dsn.replace("/postgres?", "/pgbouncer?")
+        config += service("console", console, ', pooler: true, query: "SHOW VERSION"')
+        config += service("console_by_itself", console, ', query: "SHOW VERSION"')
+        async with watching(config) as watched:
+            await watched.until("wrong", Status.DISCONNECTED, Reason.AUTH, within=10)
+            await watched.until("unknown", Status.DISCONNECTED, Reason.AUTH, within=10)
+            await watched.until("missing", Status.DISCONNECTED, Reason.MISSING, within=10)
+            await watched.healthy("console", "console_by_itself")
+            await asyncio.sleep(1.5)
+            watched.undisturbed("console", "console_by_itself")
+
+
+@on_uvloop
+async def test_servers_that_flood_disturb_nobody(database: PostgreSQL) -> None:
+    """Floods in the login, in an answer and between two probes end their own sessions; the others notice nothing."""
+    rows = Script(answers=[endless(row(b"1"))])
+    logins = Script(login=endless(message("N", b"MHello\0\0")))
+    unasked = Script(answers=[[SELECTED]], unasked=endless(message("A", bytes(4) + b"channel\0payload\0")))
+    with HostileServer(rows) as first, HostileServer(logins) as second, HostileServer(unasked) as third:
+        config = QUICK + service("good", database.dsn())
+        for name, server in (("rows", first), ("login", second), ("unasked", third)):
+            config += service(name, f"postgresql://me:x@127.0.0.1:{server.port}/x", ", pooler: true")
+        async with watching(config) as watched:
+            await watched.healthy("good")
+            for name in ("rows", "login"):
+                await watched.until(name, Status.DISCONNECTED, within=20)
+            await watched.holds(lambda: watched.record("unasked").sessions_lost > 0, within=20)
+            watched.undisturbed("good")

@@ -15,11 +15,11 @@ from typing import Self
 
 import psutil
 import pytest
-from proxy import Mode, Proxy
-from watched import Watched, on_uvloop, watching
-
-from exporter.core.health import Reason, Status
-from exporter.demo.servers import Bot, HttpApi, PostgreSQL, Redis, Server, WebSocket
+from connection_exporter.core.health import Reason, Status
+from connection_exporter.demo.servers import Bot, HttpApi, PostgreSQL, Redis, Server, WebSocket
+from support.proxy import Mode, Proxy
+from support.started import started
+from support.watched import SLACK, Watched, on_uvloop, watching
 
 QUICK = """\
 defaults: {interval: 200ms, timeout: 200ms, retry_delay: 100ms, max_retry_delay: 400ms, canary: off}
@@ -35,34 +35,26 @@ AT_ONCE = 0.25
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[Redis]:
-    server = Redis()
-    asyncio.run(server.start())
-    yield server
-    asyncio.run(server.close())
+    with started(Redis()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[PostgreSQL]:
-    server = PostgreSQL(settings={"max_connections": "60"})
-    asyncio.run(server.start())
-    yield server
-    asyncio.run(server.close())
+    with started(PostgreSQL(settings={"max_connections": "60"})) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[HttpApi]:
-    server = HttpApi()
-    asyncio.run(server.start())
-    yield server
-    asyncio.run(server.close())
+    with started(HttpApi()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def feed() -> Iterator[WebSocket]:
-    server = WebSocket()
-    asyncio.run(server.start())
-    yield server
-    asyncio.run(server.close())
+    with started(WebSocket()) as server:
+        yield server
 
 
 def four(ports: dict[str, int], database: PostgreSQL) -> str:
@@ -148,8 +140,8 @@ async def test_a_name_that_does_not_resolve(redis: Redis) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "reset"])
 @on_uvloop
-async def test_an_end_is_noticed_at_once_and_mended_at_once(proxies: Proxies, how: str) -> None:
-    """FIN and RST on an idle session at an interval of 30 s: told, counted and mended within milliseconds.
+async def test_a_lost_session_is_noticed_and_replaced_immediately(proxies: Proxies, how: str) -> None:
+    """FIN and RST on an idle session at an interval of 30 s: reported, counted and repaired within milliseconds.
 
     A session that had lived for `retry_delay` is replaced at once, so a balancer that closes what is idle
     costs a transition, and no outage.
@@ -176,7 +168,7 @@ async def test_an_end_is_noticed_at_once_and_mended_at_once(proxies: Proxies, ho
 
 @on_uvloop
 async def test_a_kept_http_connection_that_is_closed_is_no_loss(proxies: Proxies) -> None:
-    """Either side may close it when idle; the next probe makes another, and nobody is told."""
+    """Either side may close it when idle; the next probe makes another, without a transition."""
     async with proxies, watching(QUICK + proxies.config) as watched:
         await watched.healthy()
         for _ in range(3):
@@ -189,7 +181,7 @@ async def test_a_kept_http_connection_that_is_closed_is_no_loss(proxies: Proxies
 
 
 @on_uvloop
-async def test_a_kill_is_told_within_milliseconds_at_an_interval_of_30_s(database: PostgreSQL) -> None:
+async def test_a_kill_is_reported_within_milliseconds_at_an_interval_of_30_s(database: PostgreSQL) -> None:
     """Redis, WebSocket server and process killed, a backend of PostgreSQL terminated and killed."""
     async with Redis() as redis, WebSocket() as feed, Bot() as bot:
         config = f"""
@@ -210,7 +202,7 @@ async def test_a_kill_is_told_within_milliseconds_at_an_interval_of_30_s(databas
                 began = time.monotonic()
                 os.kill(server.pid, signal.SIGKILL)
                 at = await watched.until(name, Status.CONNECTING, since=began, within=5)
-                print(f"kill -9 {name}: told after {(at - began) * 1e3:.1f} ms")
+                print(f"kill -9 {name}: reported after {(at - began) * 1e3:.1f} ms")
                 assert at - began < AT_ONCE
                 assert watched.record(name).transitions[0].reason in reasons
                 assert await watched.sample("connection_sessions_lost_total", name=name) == 1
@@ -228,7 +220,7 @@ async def _end_a_backend(watched: Watched, database: PostgreSQL) -> None:
     await database.execute(f"SELECT pg_terminate_backend(pid) FROM ({ours}) AS ours")
     at = await watched.until("database", Status.CONNECTING, Reason.SHUTDOWN, since=began, within=5)
     print(
-        f"pg_terminate_backend: told after at most {(at - began) * 1e3:.1f} ms, connecting by ourselves included"
+        f"pg_terminate_backend: reported after at most {(at - began) * 1e3:.1f} ms, connecting by ourselves included"
     )
     assert at - began < 2 * AT_ONCE
     await watched.healthy("database")
@@ -237,7 +229,7 @@ async def _end_a_backend(watched: Watched, database: PostgreSQL) -> None:
     began = time.monotonic()
     os.kill(backend["pid"], signal.SIGKILL)
     at = await watched.until("database", Status.CONNECTING, since=began, within=5)
-    print(f"kill -9 of a backend: told after {(at - began) * 1e3:.1f} ms")
+    print(f"kill -9 of a backend: reported after {(at - began) * 1e3:.1f} ms")
     assert at - began < AT_ONCE
     await watched.healthy("database", within=20)  # the server has to recover first
     assert watched.record("database").sessions_lost == 2
@@ -261,10 +253,10 @@ async def test_frozen_servers_are_noticed_within_interval_and_timeout(database: 
                 await server.pause()
             began = time.monotonic()
             for name in NAMES:
-                at = await watched.until(name, Status.CONNECTING, Reason.TIMEOUT, since=began, within=5)
-                assert at - began < 1.5 + 1.0  # interval + timeout, and a second for a loaded loop
-            at = await watched.until("bot", Status.UNHEALTHY, Reason.STOPPED, since=began, within=5)
-            assert at - began < 1.0 + 1.0
+                at = await watched.until(name, Status.CONNECTING, Reason.TIMEOUT, since=began, within=20)
+                assert at - began < 1.5 + SLACK  # interval + timeout, and room for a loaded machine
+            at = await watched.until("bot", Status.UNHEALTHY, Reason.STOPPED, since=began, within=20)
+            assert at - began < 1.0 + SLACK
             for name in NAMES:
                 await watched.until(name, Status.DISCONNECTED, Reason.TIMEOUT, within=10)
             for server in (frozen, redis, api, feed, bot):
@@ -288,10 +280,10 @@ async def test_frozen_servers_are_noticed_within_interval_and_timeout(database: 
     ids=lambda value: value.name.lower() if isinstance(value, Mode) else "",
 )
 @on_uvloop
-async def test_whatever_answers_a_connect_is_told_for_what_it_is(
+async def test_each_answer_to_a_connect_is_reported_with_its_reason(
     proxies: Proxies, mode: Mode, reasons: set[Reason]
 ) -> None:
-    """Accepts and closes, resets, speaks garbage, a byte a second, nothing, or without end; then it is mended."""
+    """Accepts and closes, resets, speaks garbage, a byte a second, nothing, or without end; then it is repaired."""
     proxies.mode(mode)
     before = psutil.Process().memory_info().rss
     async with proxies, watching(QUICK + proxies.config) as watched:
@@ -321,7 +313,7 @@ async def test_a_session_that_goes_bad_in_the_middle_is_lost_once_and_comes_back
         began = time.monotonic()
         for name in NAMES:
             at = await watched.until(name, Status.CONNECTING, since=began, within=5)
-            assert at - began < 0.4 + 1.0
+            assert at - began < 0.4 + SLACK
             reason = next(
                 seen.transition.reason
                 for seen in watched.seen
@@ -336,7 +328,7 @@ async def test_a_session_that_goes_bad_in_the_middle_is_lost_once_and_comes_back
 
 @on_uvloop
 async def test_a_server_that_answers_and_closes_is_never_hammered(proxies: Proxies) -> None:
-    """Never more than one session in 0.8 x `retry_delay`, for ever."""
+    """Never more than one session in 0.8 x `retry_delay`."""
     config = QUICK.replace("retry_delay: 100ms, max_retry_delay: 400ms", "retry_delay: 500ms")
     proxies.mode(Mode.ANSWER_ONCE)
     async with proxies, watching(config + proxies.config) as watched:

@@ -1,11 +1,11 @@
-"""Every mistake in a config, and the exact words it is told in: bad/NAME.yml and, beside it, bad/NAME.txt."""
+"""Every mistake in a config, and the exact words of the message: bad/NAME.yml and, beside it, bad/NAME.txt."""
 
 from pathlib import Path
 
 import pytest
-
-from exporter.config import ConfigError, load, load_environment, load_text
-from exporter.config.document import MAX_BYTES
+from connection_exporter.config import ConfigError
+from connection_exporter.config.document import MAX_BYTES
+from connection_exporter.kinds import load, load_environment, load_text
 
 BAD = Path(__file__).with_name("bad")
 ENVIRON = {"SECRET": "s3cret"}
@@ -19,7 +19,7 @@ def refusal(path: Path) -> str:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in BAD.glob("*.yml")))
 def test_a_bad_config_is_refused_in_exactly_these_words(name: str) -> None:
-    """File, line, path and mend, one line for each mistake, all at once."""
+    """File, line, path and fix, one line for each mistake, all at once."""
     assert refusal(BAD / f"{name}.yml") == (BAD / f"{name}.txt").read_text().rstrip("\n")
 
 
@@ -33,9 +33,9 @@ def test_each_golden_file_has_its_twin() -> None:
 @pytest.mark.parametrize("path", sorted(BAD.glob("*.txt")), ids=lambda path: path.stem)
 def test_no_refusal_repeats_a_secret(path: Path) -> None:
     """The secrets of the bad configs, whole or in part, and pydantic's own words, appear nowhere."""
-    told = path.read_text()
+    reported = path.read_text()
     for leak in ("s3", "cret", "12345", "Bearer", "pydantic", "Input should", "Traceback", "[key]"):
-        assert leak not in told
+        assert leak not in reported
 
 
 @pytest.mark.parametrize("path", sorted(BAD.glob("*.txt")), ids=lambda path: path.stem)
@@ -52,7 +52,7 @@ def test_a_hundred_thousand_brackets_are_refused_and_do_not_crash_the_interprete
         load_text("services: " + "[" * 100_000)
 
 
-def test_a_thousand_aliases_are_told_in_a_few_lines() -> None:
+def test_a_thousand_aliases_are_reported_on_ten_lines() -> None:
     """Ten lines say it as well as a thousand."""
     with pytest.raises(ConfigError) as caught:
         load_text("a: &a [x]\n" + "".join(f"b{i}: *a\n" for i in range(1000)))
@@ -84,23 +84,24 @@ def test_a_directory_is_no_config(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    """A part of the path that is a file stands in for a lack of rights, which root never has."""
+    """A part of the path that is a file replaces a lack of rights, which root never has."""
     (tmp_path / "file").write_text("")
     assert refusal(tmp_path / "file" / "c.yml") == "c.yml: cannot be read: not a directory"
 
 
 @pytest.mark.parametrize(
-    ("environ", "told"),
+    ("environ", "reported"),
     [
         (
             {"DATABASE_URL": "mysql://u:s3cret@db"},
             "environment: DATABASE_URL: expected a URL that begins with postgresql:// or postgres://",
         ),
         (
-            {"REDIS_URL": "cache:6379"},
-            "environment: REDIS_URL: expected a URL that begins with redis:// or rediss://",
+            {"REDIS_URL": "s3cret://cache:6379"},
+            "environment: REDIS_URL: expected redis://host:port/database, rediss:// for TLS, valkey://, valkeys://, "
+            "tcp://, unix:///path, or host:port",
         ),
-        ({"REDIS_URL": "redis://\udce4"}, "environment: REDIS_URL: is not UTF-8 text: set it anew"),
+        ({"REDIS_URL": "redis://\udce4"}, "environment: REDIS_URL: is not UTF-8 text: set it again"),
         (
             {"API_URL": "u:s3cret@api"},
             "environment: API_URL: expected a URL that begins with http:// or https://",
@@ -111,17 +112,17 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_variable_is_named_where_there_is_no_file(environ: dict[str, str], told: str) -> None:
+def test_a_bad_variable_is_named_where_there_is_no_file(environ: dict[str, str], reported: str) -> None:
     """The variable takes the place of the path, and its value is not repeated."""
     with pytest.raises(ConfigError) as caught:
         load_environment(environ)
-    assert str(caught.value) == told
+    assert str(caught.value) == reported
 
 
-def test_all_bad_variables_are_told_at_once() -> None:
+def test_all_bad_variables_are_reported_at_once() -> None:
     """Not one after the other."""
     with pytest.raises(ConfigError) as caught:
-        load_environment({"API_URL": "x", "REDIS_URL": "x", "DATABASE_URL": "x"})
+        load_environment({"API_URL": "x", "REDIS_URL": "x:y", "DATABASE_URL": "x"})
     assert len(caught.value.mistakes) == 3
 
 
@@ -129,26 +130,31 @@ def test_a_variable_that_is_not_text_is_refused() -> None:
     """Bytes that are not UTF-8 could not be shown in any metric or JSON."""
     with pytest.raises(ConfigError) as caught:
         load_text('services: {a: {kind: redis, user: "${NAME}"}}', environ={"NAME": "\udce4"})
-    told = "config:1: services.a.user: the environment variable NAME is not UTF-8 text: set it anew"
-    assert str(caught.value) == told
+    reported = "config:1: services.a.user: the environment variable NAME is not UTF-8 text: set it again"
+    assert str(caught.value) == reported
 
 
 @pytest.mark.parametrize(
-    ("module", "told"),
+    ("module", "reported"),
     [
         ("raise RuntimeError('half installed')", "cannot be imported: RuntimeError: half installed"),
-        ("class Check: pass", "cannot be imported: AttributeError: "),
-        ("class Check:\n    Config = dict", "is broken: its Config is no ServiceConfig"),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
+        ("pass", "cannot be imported: AttributeError: "),
+        ("KIND = dict", "is broken: "),
+        (
+            "from connection_exporter.kinds import Kind\nKIND = Kind(dict, 'a:B')",
+            "is broken: its config is not a ServiceConfig",
+        ),
     ],
 )
 def test_a_broken_kind_of_another_package_is_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, reported: str
 ) -> None:
     """The package is named; its traceback is not shown."""
     install(tmp_path, monkeypatch, module)
     with pytest.raises(ConfigError) as caught:
         load_text("services: {a: {kind: broken}}")
-    assert f"config:1: services.a.kind: kind 'broken' of brokenkind {told}" in str(caught.value)
+    assert f"config:1: services.a.kind: kind 'broken' of brokenkind {reported}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -157,13 +163,14 @@ def test_a_model_of_another_package_may_fail_in_any_way(
 ) -> None:
     """That is a mistake of the one service's, without the error's text; a reload does not end the exporter for it."""
     module = """
-from exporter.config.service import ServiceConfig
+from connection_exporter.config.service import ServiceConfig
 from pydantic import model_validator
-class Check:
-    class Config(ServiceConfig):
-        @model_validator(mode="after")
-        def _look(self):
-            raise KeyError("s3cret")
+from connection_exporter.kinds import Kind
+class Config(ServiceConfig):
+    @model_validator(mode="after")
+    def _look(self):
+        raise KeyError("s3cret")
+KIND = Kind(Config, "not.imported:Check")
 """
     install(tmp_path, monkeypatch, module)
     with pytest.raises(ConfigError) as caught:
@@ -174,12 +181,35 @@ class Check:
     )
 
 
+def test_rules_are_checked_in_a_kind_of_another_package_that_lacks_a_required_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rules of its base class are still checked, on the keys of the base class."""
+    module = """
+from connection_exporter.config.service import ServiceConfig
+from connection_exporter.kinds import Kind
+class Config(ServiceConfig):
+    address: str
+    RULES = (lambda config: f"address: {config.address} is taken",)
+KIND = Kind(Config, "not.imported:Check")
+"""
+    install(tmp_path, monkeypatch, module)
+    with pytest.raises(ConfigError) as caught:
+        load_text("services: {a: {kind: broken, timeout: 40s}, b: {kind: broken, address: x, retries: 0}}")
+    assert caught.value.lines == (
+        "config:1: services.a.address: is missing: add it",
+        "config:1: services.a: timeout 40s is longer than interval 30s: lower timeout or raise interval",
+        "config:1: services.b.retries: expected at least 1, not 0",
+        "config:1: services.b.address: x is taken",
+    )
+
+
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """Make a package with the kind `broken` importable, as if it had been installed."""
     meta = folder / "brokenkind-1.0.dist-info"
     meta.mkdir()
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: brokenkind\nVersion: 1.0\n")
     name = f"broken_kind_{abs(hash(module))}"
-    (meta / "entry_points.txt").write_text(f"[connection_exporter.checks]\nbroken = {name}:Check\n")
+    (meta / "entry_points.txt").write_text(f"[connection_exporter.kinds]\nbroken = {name}:KIND\n")
     (folder / f"{name}.py").write_text(module)
     monkeypatch.syspath_prepend(folder)

@@ -1,20 +1,33 @@
-"""Whatever stands in a config, nothing but a ConfigError comes of it."""
+"""Every text is either a valid config or a ConfigError."""
 
 import contextlib
 import sys
 from typing import Any
 
 import yaml
-from hypothesis import example, given
+from connection_exporter.config import ConfigError
+from connection_exporter.kinds import load_environment, load_text
+from connection_exporter.kinds.registry import KINDS
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exporter.config import ConfigError, load_environment, load_text
-from exporter.config.kinds import KINDS
-
-KEYS = sorted({key for kind in KINDS.values() for key in kind.config.model_fields} | {"json", "status", "<<"})
+NESTED = {
+    "json",
+    "status",
+    "file",
+    "token_url",
+    "client_id",
+    "client_secret",
+    "scopes",
+    "send",
+    "expect_json",
+}
+KEYS = sorted({key for kind in KINDS.values() for key in kind.config.model_fields} | NESTED | {"<<"})
 URLS = st.builds(
     "{}{}{}{}".format,
-    st.sampled_from(["postgresql://", "redis://", "unix://", "https://", "ws://", "a+b://", ""]),
+    st.sampled_from(
+        ["postgresql://", "redis://", "unix://", "http://", "https://", "ws://", "socks5://", "a+b://", ""]
+    ),
     st.sampled_from(["", "u:p@", "u@", ":@", "@@", "[", "]"]),
     st.sampled_from(["", "h", "[::1]", "[::1", "h:0", "h:99999", "h:²", "a,b", "ü", "xn--", "h" * 70, "."]),
     st.sampled_from(
@@ -74,6 +87,7 @@ def read(text: str) -> None:
         assert all(line.startswith(("c.yml", " ")) for line in str(refusal).split("\n"))
 
 
+@settings(deadline=None)
 @given(st.text())
 @example("a: \ud800")
 @example("services: " + "[" * 50_000)
@@ -91,6 +105,7 @@ def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
     read(text)
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_that_are_text_are_a_config_or_a_config_error(data: bytes) -> None:
     """As they come from a file."""
@@ -98,12 +113,14 @@ def test_any_bytes_that_are_text_are_a_config_or_a_config_error(data: bytes) -> 
         read(data.decode())
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abk: {}[]-,'\"\n\t#&*!|>%@`?<~$\\0123", max_size=60))
 def test_any_jumble_of_yaml_is_a_config_or_a_config_error(text: str) -> None:
     """With the characters that mean something."""
     read(text)
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_any_tree_is_a_config_or_a_config_error(tree: dict[str, Any]) -> None:
     """With the keys of every kind, and values that fit none."""
@@ -114,6 +131,7 @@ def test_any_tree_is_a_config_or_a_config_error(tree: dict[str, Any]) -> None:
     read(text)
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

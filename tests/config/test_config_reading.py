@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-
-from exporter.config import EXAMPLE, ConfigError, load, load_environment, load_text
-from exporter.config.kinds import KINDS
-from exporter.config.kinds.http import HttpConfig
-from exporter.config.kinds.postgresql import PostgresqlConfig
-from exporter.config.kinds.process import ProcessConfig
-from exporter.config.kinds.redis import RedisConfig
-from exporter.config.kinds.websocket import WebsocketConfig
-from exporter.config.service import ServiceConfig
-from exporter.core.retry import Policy
+from connection_exporter.config import EXAMPLE, ConfigError
+from connection_exporter.config.service import ServiceConfig
+from connection_exporter.core.retry import Policy
+from connection_exporter.kinds import load, load_environment, load_text
+from connection_exporter.kinds.http.config import HttpConfig
+from connection_exporter.kinds.postgresql.config import PostgresqlConfig
+from connection_exporter.kinds.process.config import ProcessConfig
+from connection_exporter.kinds.redis.config import RedisConfig
+from connection_exporter.kinds.registry import KINDS
+from connection_exporter.kinds.websocket.config import WebsocketConfig
 
 _Kind = TypeVar("_Kind", bound=ServiceConfig)
 
@@ -23,6 +23,8 @@ LEAST = {
     "process": "kind: process, name: bot",
     "http": 'kind: http, url: "https://api.example.com/"',
     "websocket": 'kind: websocket, url: "wss://stream.example.com/ws"',
+    "tcp": "kind: tcp, address: mail:25",
+    "heartbeat": "kind: heartbeat, max_age: 1h",
 }
 
 
@@ -48,7 +50,7 @@ def secret(login: PostgresqlConfig | RedisConfig | HttpConfig | WebsocketConfig)
 
 def test_the_example_that_beginners_are_shown_is_valid() -> None:
     """It is printed by every message that has to begin from nothing."""
-    assert [s.kind for s in load_text(EXAMPLE).services.values()] == list(KINDS)
+    assert [s.kind for s in load_text(EXAMPLE).services.values()] == list(KINDS)[:5]
 
 
 def test_a_file_is_read_and_named(tmp_path: Path) -> None:
@@ -63,15 +65,15 @@ def test_a_file_is_read_and_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_defaults_of_each_kind(kind: str) -> None:
-    """As in product.md: a canary every 5m, but none for a process and, unless asked for, a websocket."""
+    """A canary every 5m, but none for a process, a heartbeat and, unless asked for, a websocket."""
     policy = service(LEAST[kind], ServiceConfig).policy
     assert policy == Policy(
         interval=30.0,
         timeout=5.0,
-        retries=3,
+        retries=1 if kind == "heartbeat" else 3,
         retry_delay=5.0,
         max_retry_delay=30.0,
-        canary=None if kind in ("process", "websocket") else 300.0,
+        canary=None if kind in ("process", "websocket", "heartbeat") else 300.0,
         max_latency=None,
         critical=True,
     )
@@ -125,11 +127,32 @@ def test_only_true_and_false_are_booleans(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["2026-01-01", "0x10", "0o14", "1_000", "12:30:45", ".inf", ".nan", "1e3", "+"]
+    "word", ["2026-01-01", "0x10", "0o14", "1_000", "12:30:45", ".inf", ".nan", "1e999", "1e", "e3", "+"]
 )
 def test_what_yaml_1_1_takes_for_dates_and_numbers_is_text(word: str) -> None:
     """Sexagesimal numbers and dates surprise everybody."""
     assert redis(f"user: {word}").user == word
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("1e3", 1000),
+        ("-1.5E-3", -0.0015),
+        (".5e1", 5),
+        ("2.", 2),
+        ("9007199254740993", 9007199254740993),
+        ("-1234567890123456789012", -1234567890123456789012),
+    ],
+)
+def test_numbers_may_be_large_and_have_an_exponent(written: str, number: float) -> None:
+    """As in YAML 1.2 and JSON; integers are exact."""
+    api = load_text(
+        f"services:\n  a: {{kind: http, url: 'http://h/', expect: {{json: {{n: {written}}}}}}}\n"
+    ).services["a"]
+    assert isinstance(api, HttpConfig)
+    assert api.expect.json_["n"] == number
+    assert not isinstance(api.expect.json_["n"], str)
 
 
 def test_a_tagged_or_quoted_number_is_text() -> None:
@@ -273,16 +296,6 @@ def test_host_port_user_and_password_can_be_given_one_by_one(kind: str) -> None:
     it = service(keys, ServiceConfig, P="a@b:/?#%41")
     assert isinstance(it, PostgresqlConfig | RedisConfig)
     assert (it.host, it.port, it.user, secret(it)) == ("db", 1234, "u", "a@b:/?#%41")
-
-
-def test_a_password_file_is_read_again_each_time(tmp_path: Path) -> None:
-    """So that it can be rotated; the line end that editors add is not part of it."""
-    file = tmp_path / "password"
-    file.write_text("one\n")
-    it = redis(f"password_file: {file}")
-    assert it.read_password() == "one"
-    file.write_text("two\r\n")
-    assert it.read_password() == "two"
 
 
 SECRETS = (

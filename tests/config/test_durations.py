@@ -1,10 +1,9 @@
 """Durations as people write them."""
 
 import pytest
+from connection_exporter.config.durations import format_duration, parse_duration
 from hypothesis import given
 from hypothesis import strategies as st
-
-from exporter.config.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -28,7 +27,7 @@ def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", [30, "30", 1.5, "1.5"])
-def test_a_bare_number_is_told_its_unit(text: object) -> None:
+def test_a_number_without_a_unit_is_refused_with_a_hint(text: object) -> None:
     """Seconds are the likely guess, and are said, not taken."""
     with pytest.raises(ValueError, match=f"a duration needs a unit: write {text}s for seconds"):
         parse_duration(text)
@@ -38,7 +37,7 @@ def test_a_bare_number_is_told_its_unit(text: object) -> None:
     "text",
     ["", "s", "soon", "30 s", "-5s", "5 minutes", "5M", "1e3s", "٣s", "9" * 5000 + "s", True, None, [1]],
 )
-def test_anything_else_is_told_what_a_duration_looks_like(text: object) -> None:
+def test_other_texts_are_refused_with_an_example_of_a_duration(text: object) -> None:
     """With examples."""
     with pytest.raises(ValueError, match="expected a duration such as 500ms, 30s or 5m"):
         parse_duration(text)

@@ -2,12 +2,11 @@
 
 from typing import Final
 
+from connection_exporter.core.health import Blind, Event, Health, Status, Verdict, advance, status_of
+from connection_exporter.core.overall import Overall, Standing, overall_status
+from connection_exporter.core.retry import Policy, backoff, first_start, recheck, spread
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-
-from exporter.core.health import Blind, Event, Health, Status, Verdict, advance, status_of
-from exporter.core.overall import Overall, Standing, overall_status
-from exporter.core.retry import Policy, backoff, first_start, recheck, spread
 
 ANSWERS: Final = (Event.ANSWERED_GOOD, Event.ANSWERED_BAD)
 CANARIES: Final = (Event.CANARY_GOOD, Event.CANARY_BAD)

@@ -3,8 +3,7 @@
 from itertools import product
 
 import pytest
-
-from exporter.core.health import Blind, Event, Health, Reason, Status, Verdict, advance, status_of
+from connection_exporter.core.health import Blind, Event, Health, Reason, Status, Verdict, advance, status_of
 
 # What an event makes of session, answer, canary, retry_count and blind.
 # "=" leaves the fact; "+1" counts; "= if held" leaves it unless the session is new.
@@ -24,7 +23,7 @@ TABLE = {
 DOWN = [(False, Verdict.NONE, Verdict.NONE, count) for count in (0, 1, 2, 3, 1000)]
 UP = [(True, answer, canary, 0) for answer in (Verdict.GOOD, Verdict.BAD) for canary in Verdict]
 FACTS = [Health(*facts, blind) for facts, blind in product(DOWN + UP, Blind)]
-"""All that a service can be in, but for the size of the retry count."""
+"""Every state of a service, with small retry counts."""
 
 Facts = tuple[str, str, str, int, str]
 
@@ -112,7 +111,7 @@ STATUSES = [
     (False, "none", "none", 2, "none", 3, "connecting"),
     (False, "none", "none", 3, "none", 3, "disconnected"),
     (False, "none", "none", 4, "none", 3, "disconnected"),
-    # a session: either witness can speak against it
+    # a session: either signal can be bad
     (True, "good", "none", 0, "none", 3, "healthy"),
     (True, "good", "good", 0, "none", 3, "healthy"),
     (True, "good", "bad", 0, "none", 3, "unhealthy"),

@@ -1,9 +1,8 @@
 """The overall status: each row of its table, and which row goes before which."""
 
 import pytest
-
-from exporter.core.health import Status
-from exporter.core.overall import Overall, Standing, overall_status
+from connection_exporter.core.health import Status
+from connection_exporter.core.overall import Overall, Standing, overall_status
 
 CRITICAL, OPTIONAL = True, False
 WAS_UP, NEVER_UP = True, False

@@ -1,8 +1,7 @@
 """When to try again: each rule by its numbers, with the defaults of the product."""
 
 import pytest
-
-from exporter.core.retry import (
+from connection_exporter.core.retry import (
     NotRunning,
     Policy,
     TooSoon,

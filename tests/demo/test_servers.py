@@ -1,7 +1,8 @@
-"""The servers of the demo live and die as told, and leave nothing behind."""
+"""The servers of the demo start and stop on request, and leave nothing behind."""
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,15 +11,15 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
-
-from exporter.demo.server import until
-from exporter.demo.servers import Bot, HttpApi, PostgreSQL, Redis, Server, WebSocket, free_port
+from connection_exporter.demo.ports import is_free, reserve_port
+from connection_exporter.demo.server import until
+from connection_exporter.demo.servers import Bot, HttpApi, PostgreSQL, Redis, Server, WebSocket, free_port
 
 KINDS = [Bot, HttpApi, PostgreSQL, Redis, WebSocket]
 
 OTHER_PROCESS = """
 import asyncio, json, psutil
-from exporter.demo.servers import PostgreSQL, Redis
+from connection_exporter.demo.servers import PostgreSQL, Redis
 async def main():
     async with PostgreSQL() as database, Redis() as redis:
         await database.pause()
@@ -31,7 +32,7 @@ asyncio.run(main())
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs, or is frozen; what only waits for init to be told is dead."""
+    """Whether a process runs, or is frozen; a zombie is dead."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -126,7 +127,7 @@ async def test_redis_wants_its_password_and_takes_arguments(tmp_path: Path) -> N
         assert await server.call("PING") == b"-NOAUTH Authentication required."
 
 
-async def test_the_api_is_sick_when_told() -> None:
+async def test_the_api_can_be_made_to_fail() -> None:
     """A sick API answers, but with 503."""
     async with HttpApi() as server:
         assert await status_line(server) == b"HTTP/1.1 200 OK"
@@ -147,3 +148,34 @@ async def status_line(server: HttpApi) -> bytes:
 def test_a_chosen_port_is_not_one_of_those_for_outgoing_connections() -> None:
     """Otherwise a client that tries a dead server again and again connects to itself in the end."""
     assert 20000 <= free_port() < 32000
+
+
+def test_no_two_servers_get_the_same_port() -> None:
+    """Each reserves its port from the moment it is made, and lets it go when it is closed."""
+    reserved = [reserve_port() for _ in range(50)]
+    ports = {one.getsockname()[1] for one in reserved}
+    assert len(ports) == 50
+    assert all(is_free(port) for port in ports), "a server can listen on what is reserved for it"
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", next(iter(ports))))
+    for one in reserved:
+        one.close()
+
+
+async def test_another_program_on_the_port_is_not_taken_for_the_server() -> None:
+    """It answers what the server would answer; the server itself listens elsewhere."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"+PONG\r\n")
+        writer.close()
+
+    redis = Redis(arguments=["--port", "0", "--unixsocket", "redis.sock"])
+    other = await asyncio.start_server(answer, "127.0.0.1", redis.port)
+    async with other:
+        assert await redis.ready()
+        redis._process = redis._spawn()
+        try:
+            assert not await redis._serves()
+        finally:
+            await redis.close()

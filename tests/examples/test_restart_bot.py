@@ -1,4 +1,4 @@
-"""The recipe of docs/restarting-the-bot.md, run as a user would, told by HTTP and by a real Alertmanager."""
+"""The recipe of docs/restarting-the-bot.md, run as a user would, called by HTTP and by a real Alertmanager."""
 
 import asyncio
 import http.client
@@ -242,7 +242,7 @@ def test_what_somebody_stopped_stays_stopped(
     assert bool(systemctl.restarts) == (outcome == "restarted")
 
 
-def test_a_restart_that_fails_is_told_with_its_reason_and_counts(bot: Running, systemctl: Systemctl) -> None:
+def test_a_failed_restart_is_reported_with_its_reason_and_counts(bot: Running, systemctl: Systemctl) -> None:
     """Or a unit that cannot start would be tried with each notification."""
     systemctl.fails("Access denied\nSee the manual")
     assert bot.outcomes(notification("bot_process")) == ["failed"]
@@ -338,7 +338,9 @@ def test_sigterm_ends_it_with_status_0(bot: Running) -> None:
         (["--token-file=/dev/null"], "less than 16 characters"),
     ],
 )
-def test_wrong_arguments_are_told_and_nothing_starts(token_file: Path, flags: list[str], says: str) -> None:
+def test_wrong_arguments_are_reported_and_nothing_starts(
+    token_file: Path, flags: list[str], says: str
+) -> None:
     """Exit status 2, and a line that says what is wrong."""
     command = [
         sys.executable,
@@ -425,7 +427,7 @@ async def test_a_real_alertmanager_has_the_unit_restarted(
     assert [line.split()[-1] for line in systemctl.restarts] == ["bot.service"], bot.log.read_text()
 
 
-def test_people_are_told_of_the_same_alert(tmp_path: Path, token_file: Path) -> None:
+def test_people_receive_the_same_alert(tmp_path: Path, token_file: Path) -> None:
     """The example's route goes on to the page; of other alerts it takes none."""
     config = merged(
         yaml.safe_load((ROOT / "alertmanager" / "alertmanager.yml").read_text()),

@@ -1,4 +1,4 @@
-"""The worked example of docs/adding-a-check.md, installed as a user would, watching a real mail server."""
+"""The worked example of docs/adding-a-kind.md, installed as a user would, watching a real mail server."""
 
 import asyncio
 import json
@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
-
-from exporter.demo.ports import free_port
+from connection_exporter.demo.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +41,7 @@ async def check(config: Path, site: Path) -> tuple[int, dict[str, object]]:
     """Run ``connection-exporter check`` with the example installed; return its exit status and JSON."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "exporter", "check", "--format=json", f"--config.file={config}"),
+        *("-m", "connection_exporter", "check", "--format=json", f"--config.file={config}"),
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))},
         stdout=asyncio.subprocess.PIPE,
     )
@@ -64,7 +63,7 @@ async def test_a_kind_of_another_package_watches_a_real_mail_server(site: Path, 
     assert mail["details"] == {"reply_code": 250}
 
 
-async def test_its_failures_are_told_in_the_words_of_the_exporter(site: Path, tmp_path: Path) -> None:
+async def test_its_failures_use_the_reasons_of_the_exporter(site: Path, tmp_path: Path) -> None:
     """Nobody listens: refused, and the exit status of a lost critical service."""
     config = tmp_path / "config.yml"
     config.write_text(f"services: {{mail: {{kind: smtp, host: 127.0.0.1, port: {free_port()}}}}}")
@@ -72,13 +71,13 @@ async def test_its_failures_are_told_in_the_words_of_the_exporter(site: Path, tm
     assert (status, mail["status"], mail["reason"]) == (3, "disconnected", "refused")
 
 
-async def test_its_config_mistakes_are_told_like_any_other(site: Path, tmp_path: Path) -> None:
+async def test_its_config_errors_are_reported_like_all_others(site: Path, tmp_path: Path) -> None:
     """An unknown key of a foreign kind is named, with the nearest known one."""
     config = tmp_path / "config.yml"
     config.write_text("services: {mail: {kind: smtp, hots: localhost}}")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "exporter", "validate", f"--config.file={config}"),
+        *("-m", "connection_exporter", "validate", f"--config.file={config}"),
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))},
         stderr=asyncio.subprocess.PIPE,
     )

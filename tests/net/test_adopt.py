@@ -1,4 +1,4 @@
-"""A socket that was handed to the event loop is closed once, by whoever has it."""
+"""A socket that is passed to the event loop is closed exactly once."""
 
 import asyncio
 import gc
@@ -9,29 +9,29 @@ from typing import cast
 
 import pytest
 import uvloop
-
-from exporter.net import Network
-from exporter.net.adopt import adopt
+from connection_exporter.net import Network
+from connection_exporter.net.adopt import adopt
 
 
 class EndsAtOnce(asyncio.Protocol):
-    """Gives its connection up as soon as it has it."""
+    """Aborts its connection as soon as it is made."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.Transport", transport).abort()  # uvloop's is none by inheritance
+        cast("asyncio.Transport", transport).abort()  # uvloop's class does not inherit from it
 
 
 @pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
-def test_a_connection_that_ends_while_it_is_made_takes_nobody_elses_descriptor(
+def test_a_connection_that_ends_while_it_is_made_closes_no_other_descriptor(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    """Its number may belong to another by the time it is collected, and must not be closed again."""
+    """Its descriptor may belong to another file by the time the socket is garbage-collected."""
 
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            link = await Network().dial("127.0.0.1", listener.getsockname()[1])
+            network = Network()
+            link = await network.dial("127.0.0.1", listener.getsockname()[1])
             number = link.sock.fileno()
-            await adopt(link, EndsAtOnce, tls=None, server_name="it", where="it")
+            await adopt(link, EndsAtOnce, where="it", secured=None)
             await asyncio.sleep(0.01)  # for the transport to close
             others = [os.open(os.devnull, os.O_RDONLY) for _ in range(5)]
             assert number in others

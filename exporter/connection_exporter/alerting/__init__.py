@@ -1,0 +1,1 @@
+"""Alerts that go to Alertmanager directly, within milliseconds and independently of Prometheus."""

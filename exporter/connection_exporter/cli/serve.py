@@ -1,0 +1,67 @@
+"""The command ``serve``: reads the settings, listens, and runs the application until a signal."""
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from connection_exporter.cli import BAD_CONFIG
+from connection_exporter.system.waiting import wait_for_thread
+
+if TYPE_CHECKING:
+    from connection_exporter.runtime.settings import Settings
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM, and return the exit status."""
+    # Until there is something to reload; its default ends the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Until there is a loop. Not by SystemExit, which an import may swallow.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    settings = wait_for_thread(lambda: load_settings(options), name="load")  # so that SIGTERM still works
+    if settings is None:
+        return BAD_CONFIG
+    from connection_exporter import app
+    from connection_exporter.cli.event_loop import run_until_done
+    from connection_exporter.cli.sources import read_settings
+    from connection_exporter.runtime.logs import log_to_stderr
+    from connection_exporter.web.server import CannotListen, bind
+    from connection_exporter.web.systemd import inherited
+
+    try:
+        sockets = inherited() if options.systemd_socket else bind(options.listen or [":8000"])
+    except CannotListen as error:
+        print(f"connection-exporter: {error}", file=sys.stderr)
+        return 1
+    with log_to_stderr(level=options.log_level, format=options.log_format) as log:
+        serving = app.run(
+            settings,
+            sockets,
+            telemetry_path=options.telemetry_path,
+            origins=options.origins,
+            storage=options.storage,
+            reread=lambda: read_settings(options.config_file, options.web_config, options.shard),
+            shard=options.shard,
+            lifecycle=options.lifecycle,
+            lines_dropped=lambda: log.dropped,
+        )
+        try:
+            run_until_done(serving)
+        except Exception as error:  # noqa: BLE001 - the interpreter would wait for a full pipe to take the traceback
+            traceback.print_exception(error)
+            return 1
+    return 0
+
+
+def load_settings(options: argparse.Namespace) -> "Settings | None":
+    """Read the settings, or print what is wrong with them and return ``None``."""
+    from connection_exporter.cli.sources import read_settings
+    from connection_exporter.runtime.settings import BadSettings
+
+    try:
+        return read_settings(options.config_file, options.web_config, options.shard)
+    except BadSettings as error:
+        print(error, file=sys.stderr)
+        return None

@@ -1,0 +1,41 @@
+"""Parses and formats durations such as 500ms, 30s, 5m and 1h30m, which always have a unit."""
+
+import re
+from typing import Final
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+_WHOLE: Final = re.compile(rf"(?:{_PART.pattern})+")
+DURATION_PATTERN: Final = rf"^(?:{_PART.pattern})+$"
+"""The durations that are accepted, for a JSON Schema."""
+
+_LONGEST: Final = 366 * 86400.0
+_WANTED: Final = "expected a duration such as 500ms, 30s or 5m"
+
+
+def parse_duration(text: object) -> float:
+    """Return ``text`` in seconds. Raises ValueError, whose text says what to write."""
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise ValueError(_WANTED)
+    if not isinstance(text, str) or re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()):
+        raise ValueError(f"a duration needs a unit: write {text}s for seconds")
+    if not _WHOLE.fullmatch(text.strip()):
+        raise ValueError(_WANTED)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if seconds > _LONGEST:
+        raise ValueError("a duration is at most 366d")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Return ``seconds`` as one would write it: 0.5 is 500ms, 90 is 1m30s."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    parts = []
+    for unit in ("d", "h", "m"):
+        count, seconds = divmod(seconds, _UNITS[unit])
+        if count:
+            parts.append(f"{count:g}{unit}")
+    if seconds or not parts:
+        parts.append(f"{round(seconds, 3):g}s")
+    return "".join(parts)

@@ -1,0 +1,1 @@
+"""Kind http: requests over one kept-alive connection."""

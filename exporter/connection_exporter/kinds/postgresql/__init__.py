@@ -1,0 +1,1 @@
+"""Kind postgresql: one held connection, probed with a query."""

@@ -1,0 +1,1 @@
+"""Kind process: a process on this machine, held by a pidfd."""

@@ -1,0 +1,235 @@
+"""Kind process: holds a process of this machine by a pidfd, and reads its details at each probe.
+
+A session ends when the kernel says so, or at a probe when the pidfile names another process.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import psutil
+
+from connection_exporter.core.health import Reason
+from connection_exporter.kind import Failure, Json, Observation, Session, Traits
+from connection_exporter.kinds.process.config import Heartbeat, ProcessConfig
+from connection_exporter.kinds.process.facts import METRICS, FactsReader, judge_heartbeat, judge_status
+from connection_exporter.kinds.process.files import FileReader
+from connection_exporter.kinds.process.find import Search, find_unit, zombie_message
+from connection_exporter.kinds.process.pidfile import Pidfile
+from connection_exporter.kinds.process.table import ProcessTable, is_zombie, named, with_command
+from connection_exporter.kinds.process.watch import Watch, watch
+from connection_exporter.net import Network, translated
+
+_LOOK_FOR_PIDFILE: Final = 0.25
+_LOOK_TIMEOUT: Final = 0.25
+_TABLES: Final[WeakKeyDictionary[Network, ProcessTable]] = WeakKeyDictionary()
+"""One table for all services that share a network, which means an event loop."""
+
+
+class ProcessCheck:
+    """One process of this machine."""
+
+    traits = Traits(
+        reasons=frozenset(
+            {
+                Reason.MISSING,
+                Reason.PERMISSION,
+                Reason.AMBIGUOUS,
+                Reason.ZOMBIE,
+                Reason.EXIT,
+                Reason.STOPPED,
+                Reason.HEARTBEAT,
+                Reason.SLOW,
+                Reason.TIMEOUT,
+                Reason.UNREACHABLE,
+                Reason.STALE,
+                Reason.INTERNAL,
+            }
+        ),
+        metrics=METRICS,
+        crosses_network=ProcessConfig.CONNECTS,
+    )
+
+    def __init__(self, config: ProcessConfig, network: Network) -> None:
+        self._config = config
+        patience = config.timeout / 2  # so that a probe can still say which file it waited for
+        self._pidfile = Pidfile(config.pidfile, timeout=patience) if config.pidfile is not None else None
+        self._search = _search(config, _TABLES.setdefault(network, ProcessTable()))
+        self._heartbeat = _heartbeat(config.heartbeat, patience) if config.heartbeat is not None else None
+        self._restarts = _RestartCount()
+
+    @property
+    def address(self) -> str:
+        """The configured pidfile, name, pattern or unit."""
+        return self._config.address
+
+    @property
+    def look_every(self) -> float:
+        """Seconds between two looks while there is no process."""
+        return _LOOK_FOR_PIDFILE if self._pidfile else self._config.retry_delay
+
+    async def present(self) -> bool:
+        """Return whether there is a process to hold. Always false for a unit: asking systemd costs a process."""
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT):
+                if self._pidfile:
+                    pid = await self._pidfile.find()
+                elif self._search:
+                    pid = await self._search.find_new()
+                else:
+                    return False
+            return not is_zombie(pid)
+        except (Failure, OSError, psutil.Error):  # a TimeoutError is an OSError
+            return False
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Session]:
+        """Find the process and hold it. Raises `Failure`."""
+        with translated(self.address):
+            pid, unit_restarts = await self._find()
+            watched = watch(pid)
+        try:
+            process = _identify(pid, watched)
+            yield ProcessSession(
+                *(self._config, process, watched),
+                pidfile=self._pidfile,
+                heartbeat=self._heartbeat,
+                restarts=self._restarts,
+                unit_restarts=unit_restarts,
+            )
+        finally:
+            watched.close()
+
+    async def _find(self) -> tuple[int, int | None]:
+        if self._pidfile:
+            return await self._pidfile.find(), None
+        if self._search:
+            return await self._search.find(), None
+        assert self._config.unit is not None
+        unit = await find_unit(self._config.unit)
+        return unit.pid, unit.restarts
+
+
+class _RestartCount:
+    """Remembers, across sessions, which process was seen last, and thus which one is new."""
+
+    def __init__(self) -> None:
+        self._last: psutil.Process | None = None
+        self._last_of_unit: int | None = None
+
+    def since_last(self, process: psutil.Process, unit: int | None) -> int:
+        """Return how often the process was restarted since the last call.
+
+        ``unit`` is systemd's own count, which is exact, but starts at 0 again when somebody starts the unit by hand.
+        That is also a restart.
+        """
+        new = int(self._last is not None and self._last != process)
+        if unit is not None:
+            if self._last_of_unit is not None:
+                new = max(new, unit - self._last_of_unit)
+            self._last_of_unit = unit
+        self._last = process
+        return new
+
+
+class ProcessSession:
+    """A process that is being watched."""
+
+    peer: Final = None
+    addresses: Final[frozenset[str]] = frozenset()
+
+    def __init__(
+        self,
+        config: ProcessConfig,
+        process: psutil.Process,
+        watched: Watch,
+        *,
+        pidfile: Pidfile | None,
+        heartbeat: FileReader[float] | None,
+        restarts: _RestartCount,
+        unit_restarts: int | None,
+    ) -> None:
+        self._config = config
+        self._process = process
+        self._facts = FactsReader(process)
+        self._watched = watched
+        self._pidfile = pidfile
+        self._heartbeat = heartbeat
+        self._restarts = restarts
+        self._unit_restarts = unit_restarts
+        self._cpu_seconds: float | None = None
+        self.lost: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
+        watched.on_end(self._ended)
+
+    async def probe(self) -> Observation:
+        """Read the details. Raises `Failure` when the process has ended or the pidfile names another one."""
+        if self._watched.ended:
+            raise self._end()
+        successor = await self._pidfile.successor_of(self._process.pid) if self._pidfile else None
+        if successor is not None:
+            message = f"{self._config.address} names process {successor} now, no longer {self._process.pid}"
+            raise Failure(Reason.EXIT, message)
+        try:
+            facts = self._facts.read()
+        except psutil.NoSuchProcess:
+            raise self._end() from None
+        verdict = judge_status(facts)
+        if self._config.heartbeat is not None and self._heartbeat is not None:
+            beat = await _last_beat(self._heartbeat)
+            verdict = judge_heartbeat(self._config.heartbeat, beat, facts, now=time.time()) or verdict
+        counts: dict[str, float] = {"restarts": self._restarts.since_last(self._process, self._unit_restarts)}
+        self._count_cpu(facts, counts)
+        reason, message = verdict or (None, "")
+        return Observation(reason, message, facts, counts)
+
+    def _count_cpu(self, facts: dict[str, Json], counts: dict[str, float]) -> None:
+        now = facts.get("cpu_seconds")
+        if isinstance(now, float):
+            if self._cpu_seconds is not None:
+                counts["cpu_seconds"] = max(now - self._cpu_seconds, 0.0)
+            self._cpu_seconds = now
+
+    def _ended(self) -> None:
+        if not self.lost.done():
+            self.lost.set_result(self._end())
+
+    def _end(self) -> Failure:
+        return Failure(Reason.EXIT, f"process {self._process.pid} {self._watched.how()}")
+
+
+def _heartbeat(heartbeat: Heartbeat, timeout: float) -> FileReader[float]:
+    return FileReader(heartbeat.file, lambda: heartbeat.file.stat().st_mtime, timeout=timeout)
+
+
+async def _last_beat(heartbeat: FileReader[float]) -> float | OSError:
+    try:
+        return await heartbeat.read()
+    except OSError as error:
+        return error
+
+
+def _search(config: ProcessConfig, table: ProcessTable) -> Search | None:
+    if config.name is not None:
+        return Search(table, named(config.name))
+    if config.cmdline is not None:
+        return Search(table, with_command(config.cmdline))
+    return None
+
+
+def _identify(pid: int, watched: Watch) -> psutil.Process:
+    """Return the process that is being watched. Raises `Failure` when there is nothing left to watch."""
+    try:
+        process = psutil.Process(pid)
+        if not watched.ended:
+            return process
+        if process.status() == psutil.STATUS_ZOMBIE:
+            raise Failure(Reason.ZOMBIE, zombie_message(pid, process.ppid()))
+    except psutil.NoSuchProcess as error:
+        if not watched.ended:
+            raise Failure(Reason.PERMISSION, f"process {pid} is hidden in /proc (hidepid)") from error
+    except psutil.AccessDenied as error:
+        raise Failure(Reason.PERMISSION, f"no permission to inspect process {pid}") from error
+    raise Failure(Reason.MISSING, f"process {pid} has just ended")

@@ -1,0 +1,149 @@
+"""Finds the process whose id a pidfile contains."""
+
+import asyncio
+import errno
+import os
+import stat
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from connection_exporter.core.health import Reason
+from connection_exporter.kind import Failure
+from connection_exporter.kinds.process.files import FileReader, file_system
+
+_LONGEST: Final = 4096
+_MAX_PID: Final = 2**31 - 1
+_CLOCK_MARGIN: Final = 10.0
+"""Seconds by which a process may seem younger than its own pidfile: clocks are adjusted, file systems round."""
+
+_FRESH: Final = 1.0
+_TIME_TO_WRITE: Final = 0.02
+"""Seconds. A file that was written in the last second and does not end in a newline may be half written."""
+
+_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """The beginning of a file, and when it was written (Unix time)."""
+
+    data: bytes
+    written: float
+
+    @property
+    def may_be_partial(self) -> bool:
+        return not self.data.endswith(b"\n") and abs(time.time() - self.written) < _FRESH
+
+
+class Pidfile:
+    """A file with the id of a process in its first line."""
+
+    def __init__(self, path: Path, *, timeout: float) -> None:
+        self._path = path
+        self._file = FileReader(path, lambda: _read(path), timeout=timeout)
+
+    async def find(self) -> int:
+        """Return the id of the process. Raises `Failure`.
+
+        A process that started after its pidfile was written did not write it: it got the id of a process that ended.
+        """
+        content = await self._complete_content()
+        pid = self._pid_in(content.data)
+        try:
+            started = psutil.Process(pid).create_time()
+        except psutil.NoSuchProcess as error:
+            if _is_hidden(pid):
+                raise Failure(Reason.PERMISSION, f"process {pid} is hidden in /proc (hidepid)") from error
+            raise Failure(
+                Reason.MISSING, f"{self._path} names process {pid}, which does not exist"
+            ) from error
+        except psutil.AccessDenied as error:
+            raise Failure(Reason.PERMISSION, f"no permission to inspect process {pid}") from error
+        if started > content.written + _CLOCK_MARGIN and not self._has_another_clock(content.written):
+            age = _duration(started - content.written)
+            raise Failure(
+                Reason.MISSING, f"{self._path} is stale: it was written {age} before process {pid} started"
+            )
+        return pid
+
+    async def successor_of(self, pid: int) -> int | None:
+        """Return another living process than ``pid`` that the file names now, if there is one.
+
+        A file that is missing or cannot be read proves nothing: ``pid`` is held by its pidfd.
+        """
+        with suppress(Failure, OSError):
+            if self._pid_in((await self._content()).data) != pid:
+                return await self.find()
+        return None
+
+    async def _complete_content(self) -> _Content:
+        content = await self._content()
+        for _ in range(_TRIES):
+            if not content.may_be_partial:
+                return content
+            await asyncio.sleep(_TIME_TO_WRITE)
+            before, content = content, await self._content()
+            if content == before:
+                return content  # complete, and without a newline
+        raise Failure(Reason.MISSING, f"{self._path} keeps changing")
+
+    async def _content(self) -> _Content:
+        try:
+            return await self._file.read()
+        except FileNotFoundError as error:
+            raise Failure(Reason.MISSING, f"{self._path} does not exist") from error
+        except PermissionError as error:
+            raise Failure(Reason.PERMISSION, f"no permission to read {self._path}") from error
+        except TimeoutError as error:
+            raise Failure(Reason.TIMEOUT, f"{self._path} cannot be read: {error.strerror}") from error
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise  # our own problem
+            raise Failure(Reason.MISSING, f"{self._path} cannot be read: {error.strerror}") from error
+
+    def _pid_in(self, data: bytes) -> int:
+        if not data.strip():
+            raise Failure(Reason.MISSING, f"{self._path} is empty")
+        word = data.partition(b"\n")[0].strip()
+        if len(word) > 10 or not word.isdigit() or not 0 < int(word) <= _MAX_PID:
+            shown = word[:20].decode(errors="replace")
+            raise Failure(Reason.MISSING, f"{self._path} contains no process ID, but {shown!r}")
+        return int(word)
+
+    def _has_another_clock(self, written: float) -> bool:
+        """Return whether the file is older than the boot, but in memory: then the clock was set after it was written.
+
+        Boards without a battery start each boot in the past.
+        """
+        return written < psutil.boot_time() and file_system(self._path) in ("tmpfs", "ramfs")
+
+
+def _read(path: Path) -> _Content:
+    fd = os.open(
+        path, os.O_RDONLY | os.O_NONBLOCK
+    )  # without O_NONBLOCK, a named pipe would wait for a writer
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file")
+        return _Content(os.read(fd, _LONGEST), status.st_mtime)
+    finally:
+        os.close(fd)
+
+
+def _is_hidden(pid: int) -> bool:
+    """Return whether a process that /proc does not show exists all the same, with another account (hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return False  # it is our own account's, so /proc shows it: it started a moment ago
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,1 @@
+"""Kind redis: one held connection to Redis or Valkey."""

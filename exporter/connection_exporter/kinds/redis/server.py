@@ -1,0 +1,63 @@
+"""Owns a server to connect to, a Redis or a sentinel: its place in messages, its TLS, and the login."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from connection_exporter.config.tls import TlsConfig
+from connection_exporter.kind import Json
+from connection_exporter.kinds.redis.connection import RedisConnection
+from connection_exporter.net import Endpoint, Link, Network
+from connection_exporter.net.names import host_and_port
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection that is logged in. ``auth_seconds`` is how long the login took."""
+
+    link: Link
+    connection: RedisConnection
+    auth_seconds: float
+
+
+class RedisServer:
+    """A host and a port, or the path of a Unix socket, with TLS if ``tls`` is given.
+
+    ``canary`` is the time between two canaries, in seconds, each of which verifies the certificate.
+    """
+
+    def __init__(
+        self, network: Network, host: str, port: int, *, tls: TlsConfig | None, canary: float | None
+    ) -> None:
+        self.where = host if host.startswith("/") else host_and_port(host, port)
+        self.port = port
+        self._pacer = network.pacer
+        self._endpoint = Endpoint(
+            network,
+            host,
+            port,
+            where=self.where,
+            tls=tls.options if tls is not None else None,
+            canary=canary,
+        )
+
+    @asynccontextmanager
+    async def log_in(
+        self, user: str | None, password: str | None, *, database: int = 0
+    ) -> AsyncIterator[Opened]:
+        """Connect, authenticate and select the database; the connection is closed when the block ends.
+
+        Raises `Failure`.
+        """
+        link, connection = await self._endpoint.connect(lambda: RedisConnection(self.where, self._pacer))
+        try:
+            connected = time.perf_counter()
+            await connection.log_in(user, password, database)
+            yield Opened(link, connection, time.perf_counter() - connected)
+        finally:
+            connection.abort()
+
+    def details(self, link: Link) -> dict[str, Json]:
+        """Return the phases of a connection, and the expiry of the certificate that was presented last."""
+        return self._endpoint.details(link)

@@ -1,0 +1,1 @@
+"""Kind websocket: one held connection, probed with a ping."""

@@ -1,0 +1,174 @@
+"""Makes one attempt at a service: connects and probes under a deadline, and measures the latency.
+
+A check may belong to a plug-in. What it does with a cancellation, a timeout or its own errors is put right here, and
+what it returns is checked here, for the service's loop and its canary alike.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeVar
+
+from connection_exporter.core.health import Reason
+from connection_exporter.kind import Failure, Observation, Service, Session
+from connection_exporter.system.log import get_logger
+
+CLOSE_WITHIN: Final = 5.0
+"""Seconds in which a check has to close a connection; it is abandoned afterwards."""
+
+_T = TypeVar("_T")
+_LATE: Final = 0.1
+"""Seconds by which our timer is late if the process was suspended or the event loop was blocked."""
+_GRACE: Final = 0.05
+"""Seconds in which an answer that arrived meanwhile is read, before a late deadline ends the attempt."""
+log = get_logger(__name__)
+
+Result = tuple[Observation, float]
+"""What a probe observed, and its latency in seconds."""
+
+
+class Held:
+    """What is open for one session. An AsyncExitStack would do the same, but takes 0.7 KiB of each service."""
+
+    __slots__ = ("_context", "_other")
+
+    def __init__(self) -> None:
+        self._context: AbstractAsyncContextManager[Session] | None = None
+        self._other: Held | None = None
+
+    async def enter(self, context: AbstractAsyncContextManager[Session]) -> Session:
+        """Enter ``context``; `aclose` leaves it."""
+        session = await context.__aenter__()
+        self._context = context
+        return session
+
+    def add(self, other: "Held") -> None:
+        """Close ``other`` before this one."""
+        self._other = other
+
+    async def aclose(self) -> None:
+        """Leave what was entered, once."""
+        context, self._context = self._context, None
+        other, self._other = self._other, None
+        try:
+            if other is not None:
+                await other.aclose()
+        finally:
+            if context is not None:
+                await context.__aexit__(None, None, None)
+
+
+class Attempts:
+    """Attempts at one service; ``now`` is the clock that measures latency."""
+
+    def __init__(self, service: Service, now: Callable[[], float]) -> None:
+        self._service = service
+        self._now = now
+
+    async def connect(self, connection: Held) -> tuple[Session, Result]:
+        """Connect and probe under one deadline; ``connection`` then owns the session. Raises `Failure`."""
+        return await self._within_deadline(self._connect(connection))
+
+    async def probe(self, session: Session) -> Result:
+        """Probe a held session under the deadline. Raises `Failure`."""
+        return await self._within_deadline(self._measured(session))
+
+    async def close(self, connection: Held) -> None:
+        """Close what ``connection`` owns, within `CLOSE_WITHIN` seconds, whatever the check raises."""
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN) as deadline:
+                await connection.aclose()
+        except BaseException as error:  # noqa: BLE001 - the connection is given up in any case
+            abandoned = isinstance(error, TimeoutError) and deadline.expired()
+            if abandoned:
+                log.error("close_abandoned", name=self._service.name, seconds=CLOSE_WITHIN)
+            else:
+                log.debug("close_failed", name=self._service.name, error=type(error).__name__)
+        raise_if_cancelled()
+
+    async def _connect(self, connection: Held) -> tuple[Session, Result]:
+        session = await connection.enter(self._service.check.connect())
+        return session, await self._measured(session)
+
+    async def _measured(self, session: Session) -> Result:
+        began = self._now()
+        observation = await session.probe()
+        return _valid(observation), self._now() - began
+
+    async def _within_deadline(self, attempt: Awaitable[_T]) -> _T:
+        """Await ``attempt`` for at most ``timeout``. Raises `Failure`, which names what was waited for."""
+        seconds = self._service.policy.timeout
+        deadline, loop = asyncio.timeout(None), asyncio.get_running_loop()
+        timer = loop.call_later(seconds, _expire, deadline, loop.time() + seconds)
+        try:
+            async with deadline:
+                return await attempt
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise  # the check's own, which it does not declare
+            silent = f"{self._service.address}: no answer within {seconds:g} s"
+            raise waited_for(error) or Failure(Reason.TIMEOUT, silent) from None
+        except Failure as failure:
+            raise valid_failure(failure) from failure.__cause__
+        finally:
+            timer.cancel()
+            raise_if_cancelled()
+
+
+def raise_if_cancelled() -> None:
+    """Raise CancelledError if this task was cancelled, even if a check has swallowed the cancellation."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def origin(error: BaseException) -> str:
+    """Return the type and the place of an error, without its text, which may contain a secret."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" in {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""
+    return f"unexpected {type(error).__name__}{place}"
+
+
+def waited_for(error: TimeoutError) -> Failure | None:
+    """Return what an attempt was waiting for when its deadline expired: the cause of its cancellation."""
+    cause = error.__cause__ or error.__context__  # up to Python 3.11.2 it is in the context alone
+    while cause is not None and not isinstance(cause, Failure):
+        cause = cause.__cause__
+    return cause
+
+
+def valid_failure(failure: object) -> Failure:
+    """Return a `Failure` if its fields have the right types. Raises TypeError."""
+    if not isinstance(failure, Failure):
+        raise TypeError(f"a session was lost with {type(failure).__name__}, not a Failure")
+    if not isinstance(failure.reason, Reason) or not isinstance(failure.message, str):
+        raise TypeError("the reason of a Failure is not a Reason, or its message not str")
+    return failure
+
+
+def _valid(observation: object) -> Observation:
+    """Return what a probe returned if it is an `Observation` with fields of the right types. Raises TypeError.
+
+    Anything else would fail later, where it would disturb the other services: in the JSON of the whole board.
+    """
+    if not isinstance(observation, Observation):
+        raise TypeError(f"probe() returned {type(observation).__name__}, not an Observation")
+    if not (observation.reason is None or isinstance(observation.reason, Reason)):
+        raise TypeError(f"the reason of an Observation is {type(observation.reason).__name__}, not a Reason")
+    if not isinstance(observation.message, str):
+        raise TypeError(f"the message of an Observation is {type(observation.message).__name__}, not str")
+    for name in ("details", "counts"):
+        if not isinstance(value := getattr(observation, name), Mapping):
+            raise TypeError(f"the {name} of an Observation are {type(value).__name__}, not a mapping")
+    for key, count in observation.counts.items():
+        if not isinstance(count, int | float) or not 0 <= count < float("inf"):
+            raise TypeError(f"the count {key!r} of an Observation is not a positive number")
+    return observation
+
+
+def _expire(deadline: asyncio.Timeout, due: float) -> None:
+    """End an attempt whose time is up; if we are late ourselves, first read what arrived meanwhile."""
+    now = asyncio.get_running_loop().time()
+    deadline.reschedule(now + _GRACE if now - due > _LATE else now)

@@ -1,0 +1,102 @@
+"""Gathers the checks of all services into batches: the program sleeps between batches, and not between checks.
+
+A process that has slept finds the caches of the CPU cold. At 200 checks a second, with a wake-up for each, a bare PING
+of Redis costs 187 us; eight batches a second make it 27 us (`make bench ARGS="--only floor"`).
+"""
+
+import asyncio
+from collections import deque
+from math import ceil, floor
+from typing import Final
+
+_SIZE: Final = 25
+"""Checks of a batch, if all services have the same interval. Twice as many would save a tenth of the CPU, and half as
+many cost a fifth more."""
+
+_FEWEST: Final = 8
+_MOST: Final = 64
+"""Slots of an interval: regular checks start at the beginnings of slots."""
+
+_PATIENCE: Final = 0.05
+"""Seconds for which checks of the same address wait for each other. One that does not respond delays the others no
+longer: of several services on a frozen server, some are noticed so much later than `detection_bounds` says."""
+
+_ROUNDING: Final = 1e-6
+"""Share of a slot that sums of floating-point numbers may be off."""
+
+
+class Batches:
+    """When checks are due, and whose turn it is in a batch. Belongs to one event loop.
+
+    ``origin`` is a time on the clock of the checks; exporters that began at different times have different slots.
+    """
+
+    def __init__(self, *, origin: float) -> None:
+        self.services = 0
+        """Number of services, on which the number of slots depends."""
+        self._origin = origin
+        self._ready: deque[asyncio.Future[None]] = deque()
+        self._queues: dict[str, deque[asyncio.Future[None]]] = {}  # of each address that is being checked
+
+    @property
+    def slots(self) -> int:
+        """Slots of an interval."""
+        return min(max(self.services // _SIZE, _FEWEST), _MOST)
+
+    def slot_until(self, at: float, interval: float) -> float:
+        """Return the last beginning of a slot up to the time ``at``, for checks every ``interval`` seconds.
+
+        Never later than ``at``: that a fault is noticed within an interval remains true.
+        """
+        length = interval / self.slots
+        return self._origin + floor((at - self._origin) / length + _ROUNDING) * length
+
+    def random_slot(self, now: float, interval: float, *, rand: float) -> float:
+        """Return the beginning of one of the slots of the next interval; ``rand``, from 0 to 1, chooses it."""
+        slots = max(ceil(rand * self.slots), 1)
+        return self.slot_until(now, interval) + slots * interval / self.slots
+
+    def wake(self, address: str, waiter: "asyncio.Future[None]") -> None:
+        """Set the result of ``waiter``, who will check ``address``, when it is its turn.
+
+        One has its turn in each iteration of the event loop, which reads sockets in between: no response waits until
+        all other requests of the batch are sent. Those with the same address, which may be a single server, follow
+        each other: each waits until `checked` is called for the one before it, or for `_PATIENCE`.
+        """
+        queue = self._queues.get(address)
+        if queue is None:
+            self._queues[address] = deque()
+            self._enqueue(waiter)
+        else:
+            if not queue:
+                waiter.get_loop().call_later(_PATIENCE, self._end_queue, address, queue)
+            queue.append(waiter)
+
+    def checked(self, address: str) -> None:
+        """Let the next check of ``address`` begin: one has ended."""
+        queue = self._queues.get(address)
+        while queue:
+            waiter = queue.popleft()
+            if not waiter.done():
+                self._enqueue(waiter)
+                return
+        self._queues.pop(address, None)
+
+    def _end_queue(self, address: str, queue: "deque[asyncio.Future[None]]") -> None:
+        for waiter in queue:
+            self._enqueue(waiter)
+        queue.clear()
+        if self._queues.get(address) is queue:
+            del self._queues[address]
+
+    def _enqueue(self, waiter: "asyncio.Future[None]") -> None:
+        self._ready.append(waiter)
+        if len(self._ready) == 1:
+            waiter.get_loop().call_soon(self._wake_next)
+
+    def _wake_next(self) -> None:
+        waiter = self._ready.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+        if self._ready:
+            waiter.get_loop().call_soon(self._wake_next)

@@ -1,0 +1,289 @@
+"""Runs the loop of one service: connect, probe, hold the session, notice its loss, and try again.
+
+This is the heart of the program. Each outer iteration is the lifetime of a session, each inner iteration a probe. It
+does not decide about health: it reports what happened, and the board advances the facts.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from connection_exporter.core.health import Event, Reason
+from connection_exporter.core.retry import backoff, recheck, reconnects_at_once
+from connection_exporter.kind import Failure, LooksOut, Observation, Service, Session, TooEarly
+from connection_exporter.monitor.attempt import Attempts, Held, origin, raise_if_cancelled, valid_failure
+from connection_exporter.monitor.batches import Batches
+from connection_exporter.monitor.board import Board
+from connection_exporter.monitor.canary import Canary
+from connection_exporter.monitor.rate_limiter import RateLimiter
+from connection_exporter.monitor.record import Report
+from connection_exporter.system.log import get_logger
+from connection_exporter.system.wakeup import Wakeup
+
+_NEVER: Final = float("inf")
+log = get_logger(__name__)
+
+
+class ServiceLoop:
+    """The loop of one service.
+
+    ``rand`` returns numbers from 0 to 1. ``spawn`` starts a task that the supervisor owns. ``delay`` is the number of
+    seconds until the first attempt. All loops share ``limiter`` and wait for it before they connect.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        board: Board,
+        *,
+        rand: Callable[[], float],
+        spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
+        delay: float,
+        limiter: RateLimiter | None = None,
+        batches: Batches | None = None,
+    ) -> None:
+        self._service = service
+        self._check = service.check
+        self._policy = service.policy
+        self._looks_out = service.check if isinstance(service.check, LooksOut) else None
+        self._board = board
+        self._now = board.clock.monotonic
+        self._rand = rand
+        self._spawn = spawn
+        self._attempts = Attempts(service, self._now)
+        self._limiter = limiter or RateLimiter()
+        self._batches = batches or Batches(origin=self._now())
+        self._address = service.address
+        self._wakeup = Wakeup()
+        self._planned = self._now() + delay
+        self._spread_next = True
+        self._bad_answers = 0
+        self._in_attempt = False
+        self._in_turn = False
+        self._forced = False
+        self._waiters: list[asyncio.Future[None]] = []
+        self._over = False
+        self._held = Held()
+        self._session_since = 0.0
+        self._canary: Canary | None = None
+
+    async def run(self) -> None:
+        """Run until cancelled. An error of the check does not leave this method."""
+        try:
+            await self._wait_for_turn()
+            self._put(Report(Event.BEGUN, next_attempt=self._now()))
+            while True:
+                await self._live()
+                await self._wait_for_turn()
+        finally:
+            self._over = True
+            self._release_waiters()
+
+    async def force(self) -> None:
+        """Join the attempt in flight, or make one now; then run a canary, unless they are off."""
+        if self._over:
+            return
+        attempted = asyncio.get_running_loop().create_future()
+        self._waiters.append(attempted)
+        if not self._in_attempt:
+            self._forced = True
+            self._wakeup.set()
+        await attempted
+        if self._canary is not None and (canary := self._canary.start()) is not None:
+            await asyncio.wait({canary})
+
+    def abandon(self) -> None:
+        """Ignore whatever the check still does: its task cannot be stopped."""
+        self._over = True
+
+    def recheck_clock(self) -> None:
+        """Compare the time of the next attempt with the clock, which has jumped."""
+        self._wakeup.set()
+
+    async def _live(self) -> None:
+        """Run one session from its first attempt to its end, or one failed attempt."""
+        self._held = Held()
+        try:
+            self._begin_attempt()
+            await self._limiter.wait()
+            session, first = await self._attempts.connect(self._held)
+            self._session_since = self._now()
+            session.lost.add_done_callback(self._wakeup.set)
+            self._canary = self._canary_over(session)
+            self._answered(*first, held=False)
+            while True:
+                session = await self._idle(session, self._canary)
+                self._begin_attempt()
+                self._answered(*await self._attempts.probe(session), held=True)
+        except Failure as failure:
+            self._ended(failure)
+            self._end_session()
+            await self._limiter.wait()  # the losses of other services are reported before this one is closed
+        except BaseException as error:  # noqa: BLE001 - a broken check, even SystemExit, disturbs nobody else
+            raise_if_cancelled()
+            self._crashed(error)
+        finally:
+            self._end_session()
+            await self._attempts.close(self._held)
+
+    async def _idle(self, session: Session, canary: Canary) -> Session:
+        """Hold the session until its next probe is due; raise as soon as it is lost.
+
+        Canaries start here. If one finds that the name leads to another address, its connection replaces the session,
+        and this is not a loss.
+        """
+        while True:
+            if (successor := canary.take_successor()) is not None:
+                old, (session, self._held) = self._held, successor
+                session.lost.add_done_callback(self._wakeup.set)
+                await self._attempts.close(old)
+            if session.lost.done():
+                raise valid_failure(session.lost.result())
+            now = self._now()
+            if self._forced or now >= self._planned:
+                return session
+            if canary.due is not None and now >= canary.due:
+                canary.start()
+            if canary.due is not None and canary.due < self._planned:
+                await self._wakeup.wait(canary.due - now)
+            else:
+                # one turn for each attempt: a timer that was early is started again
+                await self._wakeup.wait(self._planned - now, None if self._in_turn else self._take_turn)
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until the next attempt is due or forced, or until an absent service is seen."""
+        if self._forced or self._planned <= self._now():
+            return
+        in_sight, look_every = await self._look_out()
+        while not self._forced and (left := self._planned - self._now()) > 0:
+            await self._wakeup.wait(min(left, look_every))
+            if look_every < _NEVER:
+                was_in_sight, (in_sight, look_every) = in_sight, await self._look_out()
+                if in_sight and not was_in_sight:
+                    break
+
+    async def _look_out(self) -> tuple[bool, float]:
+        """Return whether the service can be seen, and the seconds until the next look."""
+        if self._looks_out is None:
+            return False, _NEVER
+        try:
+            return await self._looks_out.present(), self._looks_out.look_every
+        except BaseException as error:
+            raise_if_cancelled()
+            log.error("lookout_crashed", name=self._service.name, kind=self._service.kind, exc_info=error)
+            return False, _NEVER
+
+    def _answered(self, observation: Observation, latency: float, *, held: bool) -> None:
+        reason, message = observation.reason, observation.message
+        limit = self._policy.max_latency
+        if reason is None and limit is not None and latency > limit:
+            reason, message = (
+                Reason.SLOW,
+                f"answered after {latency:.3f} s, more than max_latency {limit:g} s",
+            )
+        log.debug("probe", name=self._service.name, reason=reason, latency=latency)
+        self._bad_answers = 0 if reason is None else self._bad_answers + 1
+        self._plan_probe()
+        self._put(
+            Report(
+                Event.ANSWERED_GOOD if reason is None else Event.ANSWERED_BAD,
+                reason,
+                message,
+                observation,
+                latency,
+                held,
+                self._planned,
+            )
+        )
+        if self._canary is not None and observation.fresh and held and reason is None:
+            self._canary.passed()
+        self._end_attempt()
+
+    def _ended(self, failure: Failure) -> None:
+        """Report that the attempt failed, or that the session is lost."""
+        if failure.reason is Reason.INTERNAL:
+            self._crashed(failure)
+        elif isinstance(failure, TooEarly):
+            self._planned = self._now() + failure.seconds
+            self._put(Report(Event.BEGUN, message=failure.message, next_attempt=self._planned))
+        elif self._canary is None or not self._service.traits.holds_session:
+            self._plan_retry(failed=1)
+            self._put(Report(Event.FAILED, failure.reason, failure.message, next_attempt=self._planned))
+        else:
+            if reconnects_at_once(self._policy, session_age=self._now() - self._session_since):
+                self._planned = self._now()
+            else:
+                self._plan_retry(failed=0)
+            self._put(Report(Event.LOST, failure.reason, failure.message, next_attempt=self._planned))
+
+    def _crashed(self, error: BaseException) -> None:
+        self._plan_retry(failed=1)
+        if isinstance(error, Failure):
+            message = error.message
+        else:
+            message = f"{origin(error)}; the exporter's log has more"
+            log.error("check_crashed", name=self._service.name, kind=self._service.kind, exc_info=error)
+        self._put(Report(Event.CRASHED, Reason.INTERNAL, message, next_attempt=self._planned))
+
+    def _plan_probe(self) -> None:
+        """Plan the next probe: one interval after the last, unless that is past or the answers are bad."""
+        now, interval = self._now(), self._policy.interval
+        if self._bad_answers:
+            self._planned = now + recheck(self._policy, bad_answers=self._bad_answers)
+        elif self._spread_next or now - self._planned > interval:
+            self._planned = self._batches.random_slot(now, interval, rand=self._rand())
+        elif self._planned <= now:
+            self._planned = max(self._batches.slot_until(self._planned + interval, interval), now)
+        self._spread_next = False
+
+    def _plan_retry(self, *, failed: int) -> None:
+        failures = self._board.retry_count(self._service.name) + failed
+        self._planned = self._now() + backoff(self._policy, failures=failures, rand=self._rand())
+
+    def _take_turn(self, waiter: "asyncio.Future[None]") -> None:
+        self._in_turn = True
+        self._batches.wake(self._address, waiter)
+
+    def _begin_attempt(self) -> None:
+        self._in_attempt, self._forced = True, False
+
+    def _end_attempt(self) -> None:
+        if self._in_turn:  # also without an attempt: the session may be lost first
+            self._in_turn = False
+            self._batches.checked(self._address)
+        if self._in_attempt:
+            self._in_attempt = False
+            self._release_waiters()
+
+    def _end_session(self) -> None:
+        """End the attempt and the canary, if there are any. Their connections are closed by the caller."""
+        self._end_attempt()
+        if self._canary is not None and (unused := self._canary.stop()) is not None:
+            self._held.add(unused)
+        self._canary = None
+
+    def _release_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _canary_over(self, session: Session) -> Canary:
+        def report(result: Report | None) -> None:
+            if result is not None:
+                self._put(result)
+            self._wakeup.set()
+
+        return Canary(
+            self._service,
+            session,
+            self._attempts,
+            report=report,
+            spawn=self._spawn,
+            now=self._now,
+            rand=self._rand,
+        )
+
+    def _put(self, report: Report) -> None:
+        if not self._over:  # a canary that ends late must not report about the loop that replaced this one
+            self._board.put(self._service.name, report)

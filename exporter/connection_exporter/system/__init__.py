@@ -1,0 +1,1 @@
+"""The process itself: threads, clock, signals, descriptors and the garbage collector."""

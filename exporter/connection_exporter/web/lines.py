@@ -1,0 +1,226 @@
+"""Owns the sample lines of all services, by family, and writes those anew whose values have changed.
+
+A service changes far less often than it is scraped, and a check whose answer is as good as the last one changes only
+what is measured. This module does not know how lines are sent.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from operator import is_
+from typing import Final
+
+from connection_exporter.kind import Metric
+from connection_exporter.monitor.board import Board
+from connection_exporter.monitor.record import Record
+from connection_exporter.web.coding import Piece, kept
+from connection_exporter.web.families import (
+    FAMILIES,
+    STATE_SECONDS,
+    Spent,
+    family_of,
+    spent,
+    spent_until,
+)
+from connection_exporter.web.rendering import Slices
+from connection_exporter.web.samples import Family, label_pairs
+
+_MOST: Final = 200
+"""Services whose lines of one family are written, joined or compressed at once: less than a millisecond."""
+
+_FEW: Final = 40
+"""Services that are too few for a batch of their own: each piece of a response takes time, too."""
+
+_LASTING: Final = tuple(f for f in FAMILIES if not f.measured and f is not STATE_SECONDS)
+_MEASURED: Final = tuple(f for f in FAMILIES if f.measured)
+
+
+class Sheet:
+    """The lines of all services of a board."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._records: list[Record] = []
+        self._families: dict[str, Family] = {}
+        self._blocks: list[_Block] = []
+        self._batches: list[_Batch] = []
+
+    async def renew(self, slices: Slices) -> None:
+        """Bring the lines up to date."""
+        records = self._board.records()
+        if len(records) != len(self._records) or not all(map(is_, records, self._records)):
+            await self._arrange(records, slices)
+        for block in self._blocks:
+            await block.renew(self._board, slices)
+        await self._renew_batches(slices)
+
+    def families(self, *, compressed: bool) -> Iterator[tuple[Family, Iterator[Piece]]]:
+        """Yield each family with its lines in pieces, some of which are empty.
+
+        ``compressed`` says whether the response will be; what is kept for it is of no use otherwise.
+        """
+        for family in self._families.values():
+            if family is STATE_SECONDS:
+                yield family, (block.seconds for block in self._blocks)
+            elif family.measured:
+                yield family, (batch.texts.get(family.name, b"") for batch in self._batches)
+            else:
+                yield family, (block.lines(family, compressed=compressed) for block in self._blocks)
+
+    async def _arrange(self, records: list[Record], slices: Slices) -> None:
+        """Begin anew, with these services."""
+        rows: list[_Row] = []
+        families = {family.name: family for family in FAMILIES}
+        for record in records:
+            rows.append(_Row(record, families))
+            await slices.pause_if_due()
+        self._records, self._families = records, families
+        self._blocks = [_Block(rows[start : start + _MOST]) for start in range(0, len(rows), _MOST)]
+        self._batches = [_Batch(rows)]
+
+    async def _renew_batches(self, slices: Slices) -> None:
+        """Write the lines of the services that have changed, and of those whose batch they leave."""
+        batches: list[_Batch] = []
+        moving: list[_Row] = []
+        for batch in self._batches:
+            changed = batch.changed()
+            if len(batch.rows) - len(changed) < _FEW:
+                moving += batch.rows
+            elif changed:
+                moving += changed
+                batches.append(_Batch(batch.unchanged()))
+            else:
+                batches.append(batch)
+            await slices.pause_if_due()
+        if len(moving) > _MOST:
+            moving.sort(key=_Row.likeness)
+        batches += [_Batch(moving[start : start + _MOST]) for start in range(0, len(moving), _MOST)]
+        for batch in batches:
+            if not batch.texts:
+                await batch.write(slices)
+        self._batches = batches  # at the end, so that nothing is lost if this is cancelled
+
+
+class _Row:
+    """A service: its record, the label pairs of its samples, and the families that its kind brings with it."""
+
+    __slots__ = ("_families", "_metrics", "labels", "lasting", "own", "record")
+
+    def __init__(self, record: Record, families: dict[str, Family]) -> None:
+        self.record = record
+        self.labels = label_pairs(record)
+        self.lasting = -1
+        self.own: tuple[Family, ...] = ()
+        self._families = families
+        self._metrics: tuple[Metric, ...] | None = None
+        self.take_families()
+
+    def take_families(self) -> None:
+        """Note which families the service has, also among all ``families``."""
+        metrics = self.record.service.traits.metrics
+        if metrics is self._metrics:
+            return
+        self._metrics, self.own = metrics, _own_families(metrics)
+        for family in self.own:
+            self._families.setdefault(family.name, family)
+
+    def likeness(self) -> tuple[float, str]:
+        """Return what services of one batch should have in common: how often they are checked, and their families."""
+        return self.record.service.policy.interval, self.record.service.kind
+
+    @property
+    def version(self) -> int:
+        """The version of the record, or another one while the service has other families than were noted."""
+        return self.record.version if self.record.service.traits.metrics is self._metrics else -1
+
+
+class _Block:
+    """Services in the order of the board, and their lines of the families that seldom change."""
+
+    def __init__(self, rows: list[_Row]) -> None:
+        self._rows = rows
+        self._lines = {family.name: [b""] * len(rows) for family in _LASTING}
+        self._kept: dict[str, Piece] = {}
+        self._spent = [Spent("", 0.0, 0.0, "")] * len(rows)
+        self.seconds = b""
+
+    async def renew(self, board: Board, slices: Slices) -> None:
+        """Bring the lines up to date."""
+        while stale := self._stale():  # services change during a pause, too
+            for place in stale:
+                self._renew(place)
+                await slices.pause_if_due()
+        self.seconds = spent_until(board.clock.monotonic(), self._spent).encode()
+        await slices.pause_if_due()
+
+    def lines(self, family: Family, *, compressed: bool) -> Piece:
+        """Return the lines of a family, and keep them if the response will be ``compressed``."""
+        if not compressed:
+            return b"".join(self._lines[family.name])
+        if family.name not in self._kept:
+            text = b"".join(self._lines[family.name])
+            self._kept[family.name] = text if len(self._rows) < _FEW else kept(text)
+        return self._kept[family.name]
+
+    def _stale(self) -> list[int]:
+        rows = enumerate(self._rows)
+        return [place for place, row in rows if row.lasting != row.record.version - row.record.steady]
+
+    def _renew(self, place: int) -> None:
+        row = self._rows[place]
+        row.take_families()
+        for family in _LASTING:
+            lines = family.lines(row.record, row.labels).encode()
+            if lines != self._lines[family.name][place]:
+                self._lines[family.name][place] = lines
+                self._kept.pop(family.name, None)
+        self._spent[place] = spent(row.record, row.labels)
+        row.lasting = row.record.version - row.record.steady
+
+
+class _Batch:
+    """Services that have changed between the same two scrapes, and their lines of the families that are measured.
+
+    They are likely to change together again. With an interval of 30 s and a scrape every 5 s, five batches of six stay
+    as they are, and their text is neither written nor compressed. In the order of the board, each part of the text
+    would have services that have changed.
+    """
+
+    def __init__(self, rows: list[_Row]) -> None:
+        self.rows = rows
+        self.texts: dict[str, Piece] = {}
+        self._versions = [-1] * len(rows)
+
+    def changed(self) -> list[_Row]:
+        """Return the services that have changed since their lines were written."""
+        versions = zip(self.rows, self._versions, strict=True)
+        return [row for row, version in versions if row.record.version != version]
+
+    def unchanged(self) -> list[_Row]:
+        """Return those that have not."""
+        versions = zip(self.rows, self._versions, strict=True)
+        return [row for row, version in versions if row.record.version == version]
+
+    async def write(self, slices: Slices) -> None:
+        """Write the lines."""
+        self._versions = [row.version for row in self.rows]
+        texts: dict[str, list[str]] = {}
+        for family, rows in self._families():
+            texts.setdefault(family.name, []).append(family.text([(row.record, row.labels) for row in rows]))
+            await slices.pause_if_due()
+        keep = kept if len(self.rows) >= _FEW else bytes  # fewer will be written anew at the next scrape
+        self.texts = {name: keep("".join(parts).encode()) for name, parts in texts.items()}
+
+    def _families(self) -> Iterator[tuple[Family, list[_Row]]]:
+        """Yield the families, and the services that have each. Several kinds may have the same family."""
+        kinds: dict[int, list[_Row]] = {}
+        for row in self.rows:
+            kinds.setdefault(id(row.own), []).append(row)
+        yield from ((family, self.rows) for family in _MEASURED)
+        for rows in kinds.values():
+            yield from ((family, rows) for family in rows[0].own)
+
+
+@cache
+def _own_families(metrics: tuple[Metric, ...]) -> tuple[Family, ...]:
+    """Return the families that a kind brings with it."""
+    return tuple(map(family_of, metrics))

@@ -1,0 +1,481 @@
+"""All services under watch together: start, stop, force-check, and how little one disturbs another."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from connection_exporter.core.health import Event, Reason, Status
+from connection_exporter.core.retry import NotRunning, Policy, TooSoon
+from connection_exporter.kind import Failure, Observation
+from connection_exporter.monitor.record import Transition
+from connection_exporter.monitor.supervisor import STOP_WITHIN, Supervisor, UnknownService
+from support.logs import captured_logs
+from support.scripted import BAD, GOOD, REFUSED, Journal, ScriptedCheck, Step, after, hang, service
+from support.virtual_time import VirtualClock, on_virtual_time
+
+POLICY = Policy(interval=30, timeout=5, retries=3, retry_delay=5, max_retry_delay=30, canary=None)
+OVER = 1.01
+"""Seconds after which another forced round may begin."""
+
+
+class Bench:
+    """Services by name, and what supervisor them."""
+
+    def __init__(self, checks: dict[str, ScriptedCheck], rand: Callable[[], float]) -> None:
+        self.clock = VirtualClock()
+        self.checks = checks
+        services = [service(check, POLICY, name) for name, check in checks.items()]
+        self.board = Journal(services, self.clock)
+        self.supervisor = Supervisor(services, self.board, rand=rand)
+        self.reported: list[Transition] = []
+        self.board.subscribe(self.reported.append)
+
+    def status(self, name: str) -> Status:
+        return self.board.record(name).status
+
+    def probes(self) -> dict[str, int]:
+        return {name: sum(len(s.probed) for s in check.made) for name, check in self.checks.items()}
+
+
+def bench_of(*, rand: Callable[[], float] = lambda: 0.5, **checks: ScriptedCheck) -> Bench:
+    return Bench(checks, rand)
+
+
+@asynccontextmanager
+async def running(
+    *, rand: Callable[[], float] = lambda: 0.5, **checks: ScriptedCheck
+) -> AsyncIterator[Bench]:
+    """Watch them while the block runs; then see that nothing is left open."""
+    bench = Bench(checks, rand)
+    async with bench.supervisor:
+        yield bench
+    assert [check.open for check in checks.values()] == [[]] * len(checks)
+
+
+# Start and stop
+
+
+@on_virtual_time
+async def test_first_starts_are_spread_over_two_seconds() -> None:
+    """In the order of the config, evenly."""
+    async with running(a=ScriptedCheck(), b=ScriptedCheck(), c=ScriptedCheck(), d=ScriptedCheck()) as bench:
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(3)
+        starts = [check.asked[0] - began for check in bench.checks.values()]
+        assert starts == pytest.approx([0, 0.5, 1, 1.5], abs=0.02)
+
+
+@on_virtual_time
+async def test_monitoring_is_active_only_inside_the_block() -> None:
+    """Not before start, and not after stop."""
+    bench = bench_of(it=ScriptedCheck())
+    seen = [bench.board.active]
+    async with bench.supervisor:
+        seen.append(bench.board.active)
+    assert [*seen, bench.board.active] == [False, True, False]
+
+
+@on_virtual_time
+async def test_on_stop_every_service_becomes_unknown_once() -> None:
+    """Whatever it was in: healthy, unhealthy, disconnected, in the middle of a connect or a probe."""
+    async with running(
+        healthy=ScriptedCheck(),
+        unhealthy=ScriptedCheck(probes=[BAD] * 9),
+        disconnected=ScriptedCheck(connects=[REFUSED] * 9),
+        connecting=ScriptedCheck(connects=[hang] * 9),
+        probing=ScriptedCheck(probes=[GOOD, hang]),
+    ) as bench:
+        await asyncio.sleep(18.5)
+        bench.reported.clear()
+        before = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() == before
+    assert Counter((t.name, t.status) for t in bench.reported) == {
+        (n, Status.UNKNOWN): 1 for n in bench.checks
+    }
+    assert [bench.board.events(name).count(Event.STOPPED) for name in bench.checks] == [1] * 5
+    await asyncio.sleep(1000)
+    assert {bench.board.record(name).trouble.message for name in bench.checks} == {"monitoring has stopped"}
+
+
+@on_virtual_time
+async def test_a_stop_before_the_first_attempt_tells_nobody() -> None:
+    """They were unknown, and still are."""
+    async with running(a=ScriptedCheck(), b=ScriptedCheck()) as bench:
+        pass
+    assert bench.reported == []
+    assert bench.checks["b"].asked == []
+
+
+async def never_mind() -> Observation:
+    """Go on as if nothing had been cancelled, against the rule."""
+    try:
+        return await hang()
+    except asyncio.CancelledError:
+        return GOOD
+
+
+async def turn_it_into_a_failure() -> Observation:
+    try:
+        return await hang()
+    except asyncio.CancelledError:
+        raise Failure(Reason.RESET, "cut off") from None
+
+
+@pytest.mark.parametrize("step", [never_mind, turn_it_into_a_failure])
+@pytest.mark.parametrize("place", ["connects", "probes", "closes"])
+@on_virtual_time
+async def test_a_check_that_swallows_its_cancellation_cannot_hold_up_the_stop(place: str, step: Step) -> None:
+    """Whatever it makes of it, it was called once, and the watch ends."""
+    check = ScriptedCheck()
+    {"connects": check.connects, "probes": check.probes, "closes": check.closes}[place].append(step)
+    async with running(it=check):
+        await asyncio.sleep(1)
+        if place == "closes":
+            check.made[0].lose()
+            await asyncio.sleep(0.1)
+        before = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() == before
+
+
+async def hang_for_ever() -> Observation:
+    """Swallow every cancellation."""
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+        if RELEASE:
+            return GOOD
+
+
+RELEASE: list[bool] = []
+
+
+@pytest.mark.parametrize("place", ["connects", "probes", "closes"])
+@on_virtual_time
+async def test_a_check_that_cannot_be_stopped_is_abandoned(place: str) -> None:
+    """A stop and a reload end after `STOP_WITHIN`, and the log names the service."""
+    RELEASE.clear()
+    stuck, other = ScriptedCheck(), ScriptedCheck()
+    {"connects": stuck.connects, "probes": stuck.probes, "closes": stuck.closes}[place].append(hang_for_ever)
+    bench = bench_of(stuck=stuck, other=other)
+    loop = asyncio.get_running_loop()
+    with captured_logs() as logged:
+        async with bench.supervisor:
+            await asyncio.sleep(5)
+            before = loop.time()
+            await bench.supervisor.change([service(ScriptedCheck(), POLICY, "stuck")], removed=["other"])
+            assert loop.time() - before < STOP_WITHIN + 1
+            await asyncio.sleep(1)
+            assert bench.status("stuck") is Status.HEALTHY, "its successor is not disturbed by it"
+    errors = [line["task"] for line in logged if line["event"] == "task_abandoned"]
+    assert errors == ["service stuck"]
+    RELEASE.append(True)
+    await asyncio.sleep(2)
+    assert bench.status("stuck") is Status.UNKNOWN
+
+
+@on_virtual_time
+async def test_an_error_in_the_block_stops_everything_too() -> None:
+    """And comes out as it is."""
+    bench = bench_of(it=ScriptedCheck())
+    with pytest.raises(LookupError, match="of the caller"):  # noqa: PT012 - the block is what is tested
+        async with bench.supervisor:
+            await asyncio.sleep(1)
+            raise LookupError("of the caller")
+    assert bench.status("it") is Status.UNKNOWN
+    assert bench.checks["it"].open == []
+
+
+@on_virtual_time
+async def test_a_watch_that_dies_takes_the_whole_monitor_with_it() -> None:
+    """A dead monitor must never look like a quiet one."""
+    bench = bench_of(it=ScriptedCheck(), other=ScriptedCheck())
+
+    def broken(transition: Transition) -> None:
+        if transition.status is Status.CONNECTING:
+            raise RuntimeError("a mistake of ours")
+
+    bench.board.subscribe(broken)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with bench.supervisor:
+            await asyncio.sleep(1000)
+    assert caught.group_contains(RuntimeError, match="a mistake of ours")
+    assert not bench.board.active
+
+
+@on_virtual_time
+async def test_a_service_can_be_added_and_ended_while_the_others_go_on() -> None:
+    """Its connection closes, and nobody else notices."""
+    async with running(it=ScriptedCheck()) as bench:
+        late = bench.checks["late"] = ScriptedCheck()
+        bench.board.add(service(late, POLICY, "late"))
+        bench.supervisor.start(service(late, POLICY, "late"))
+        await asyncio.sleep(1)
+        assert bench.status("late") is Status.HEALTHY
+        await bench.supervisor.stop("late")
+        bench.board.remove("late")
+        assert late.open == []
+        with pytest.raises(KeyError):
+            await bench.supervisor.force_check("late")
+        with pytest.raises(KeyError):
+            await bench.supervisor.stop("late")
+        await bench.supervisor.force_check()
+        await asyncio.sleep(100)
+        assert bench.status("it") is Status.HEALTHY
+
+
+@on_virtual_time
+async def test_a_change_that_a_stop_overtakes_starts_nothing_again() -> None:
+    """Or nobody would end what it has started, and the stop would wait for that forever."""
+
+    async def in_some_turns() -> Observation:
+        for _ in range(9):
+            await asyncio.sleep(0)
+        return GOOD
+
+    late = ScriptedCheck()
+    async with running(it=ScriptedCheck(), other=ScriptedCheck(closes=[in_some_turns])) as bench:
+        await asyncio.sleep(5)
+        services = [service(late, POLICY, name) for name in bench.checks]
+        changing = asyncio.create_task(bench.supervisor.change(services, removed=()))
+        await asyncio.sleep(0)
+    with pytest.raises(NotRunning):
+        await changing
+    assert late.asked == []
+
+
+@on_virtual_time
+async def test_a_service_that_is_being_exchanged_is_still_known() -> None:
+    """Who has it checked meanwhile waits until the old one has ended; the new one is then tried at once anyway."""
+    late = ScriptedCheck()
+    async with running(it=ScriptedCheck(closes=[after(1)])) as bench:
+        await asyncio.sleep(5)
+        changing = asyncio.create_task(bench.supervisor.change([service(late, POLICY, "it")], removed=()))
+        await asyncio.sleep(0.5)
+        await bench.supervisor.force_check("it")
+        await changing
+        await asyncio.sleep(OVER)
+        assert bench.status("it") is Status.HEALTHY
+        await bench.supervisor.force_check("it")
+    assert len(late.made) == 1
+
+
+# Neighbours
+
+
+@on_virtual_time
+async def test_one_broken_check_never_disturbs_another() -> None:
+    """Crashes, hangs and failures beside it change nothing for the one that is well."""
+    async with running(
+        well=ScriptedCheck(),
+        crashing=ScriptedCheck(connects=[ValueError()] * 99),
+        hanging=ScriptedCheck(connects=[hang] * 99),
+        refused=ScriptedCheck(connects=[REFUSED] * 99),
+    ) as bench:
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(300)
+        beat = [at - began for at in bench.checks["well"].made[0].probed]
+        assert beat == pytest.approx([0, *range(15, 300, 30)], abs=0.02)
+        assert [t.status for t in bench.reported if t.name == "well"] == [Status.CONNECTING, Status.HEALTHY]
+        assert {name: bench.status(name).value for name in bench.checks} == {
+            "well": "healthy",
+            "crashing": "unknown",
+            "hanging": "disconnected",
+            "refused": "disconnected",
+        }
+
+
+@on_virtual_time
+async def test_two_hundred_services_that_fail_together_do_not_return_together() -> None:
+    """After the attempt at once, each back-off is spread: no tenth of a second sees more than a few."""
+    checks = {f"s{n}": ScriptedCheck() for n in range(200)}
+    async with running(rand=random.Random(7).random, **checks) as bench:
+        await asyncio.sleep(20)
+        down = asyncio.get_running_loop().time()
+        for check in checks.values():
+            check.connects = [REFUSED] * 3
+            check.open[0].lose()
+        await asyncio.sleep(120)
+        later = [at - down for check in checks.values() for at in check.asked if at > down + 1]
+        assert max(Counter(int(at * 10) for at in later).values()) < 30
+        assert {bench.status(name) for name in checks} == {Status.HEALTHY}
+
+
+# Results too old
+
+
+@on_virtual_time
+async def test_results_too_old_are_found_within_a_second_though_nobody_reads() -> None:
+    """After a suspend, say; subscribers are called."""
+    async with running(it=ScriptedCheck()) as bench:
+        await asyncio.sleep(2)
+        bench.clock.suspend(3600)
+        await asyncio.sleep(1.01)
+        assert (bench.reported[-2].status, bench.reported[-2].reason) == (Status.UNKNOWN, Reason.STALE)
+        assert bench.status("it") is Status.HEALTHY, (
+            "it was probed at once, and not after the rest of its interval"
+        )
+
+
+# Force-check
+
+
+@on_virtual_time
+async def test_a_forced_check_makes_an_attempt_of_each_and_waits_for_all() -> None:
+    """It returns when the slowest has answered."""
+    async with running(a=ScriptedCheck(), b=ScriptedCheck(probes=[GOOD, after(2)])) as bench:
+        await asyncio.sleep(5)
+        began = asyncio.get_running_loop().time()
+        await bench.supervisor.force_check()
+        assert asyncio.get_running_loop().time() - began == pytest.approx(2, abs=0.02)
+        assert bench.probes() == {"a": 2, "b": 2}
+        assert bench.board.forced_checks == 1
+
+
+@on_virtual_time
+async def test_a_forced_check_of_one_leaves_the_others_alone() -> None:
+    """By its name."""
+    async with running(a=ScriptedCheck(), b=ScriptedCheck()) as bench:
+        await asyncio.sleep(5)
+        await bench.supervisor.force_check("b")
+        assert bench.probes() == {"a": 1, "b": 2}
+
+
+@on_virtual_time
+async def test_a_thousand_callers_at_once_share_one_round() -> None:
+    """One attempt per service, one count."""
+    async with running(a=ScriptedCheck(), b=ScriptedCheck(probes=[GOOD, after(1)])) as bench:
+        await asyncio.sleep(5)
+        await asyncio.gather(*(bench.supervisor.force_check() for _ in range(1000)))
+        assert bench.probes() == {"a": 2, "b": 2}
+        assert bench.board.forced_checks == 1
+
+
+@on_virtual_time
+async def test_who_asks_for_one_during_a_round_of_all_shares_it() -> None:
+    """And waits for its end."""
+    async with running(a=ScriptedCheck(), b=ScriptedCheck(probes=[GOOD, after(2)])) as bench:
+        await asyncio.sleep(5)
+        all_of_them = asyncio.create_task(bench.supervisor.force_check())
+        await asyncio.sleep(1)
+        await bench.supervisor.force_check("a")
+        assert all_of_them.done() or bench.status("b") is Status.HEALTHY
+        await all_of_them
+        assert (bench.probes(), bench.board.forced_checks) == ({"a": 2, "b": 2}, 1)
+
+
+@on_virtual_time
+async def test_who_asks_for_all_during_a_round_of_one_joins_its_attempt() -> None:
+    """The others are asked too."""
+    async with running(a=ScriptedCheck(), b=ScriptedCheck(probes=[GOOD, after(2)])) as bench:
+        await asyncio.sleep(5)
+        one = asyncio.create_task(bench.supervisor.force_check("b"))
+        await asyncio.sleep(1)
+        await bench.supervisor.force_check()
+        await one
+        assert bench.probes() == {"a": 2, "b": 2}
+
+
+@on_virtual_time
+async def test_another_round_within_a_second_is_too_soon() -> None:
+    """And says how long to wait; one that waited so long is not."""
+    async with running(it=ScriptedCheck()) as bench:
+        await asyncio.sleep(5)
+        await bench.supervisor.force_check()
+        await asyncio.sleep(0.6)
+        for name in (None, "it"):
+            with pytest.raises(TooSoon) as refused:
+                await bench.supervisor.force_check(name)
+            assert refused.value.retry_after == pytest.approx(0.4, abs=0.02)
+        await asyncio.sleep(refused.value.retry_after + 0.001)
+        await bench.supervisor.force_check("it")
+        assert bench.board.forced_checks == 2
+
+
+@on_virtual_time
+async def test_nobody_is_checked_who_is_not_known() -> None:
+    """And an unknown name starts no round."""
+    async with running(it=ScriptedCheck()) as bench:
+        with pytest.raises(UnknownService, match="no service is called 'nobody'; known: it"):
+            await bench.supervisor.force_check("nobody")
+        assert bench.board.forced_checks == 0
+
+
+@on_virtual_time
+async def test_nothing_is_checked_before_start_and_after_stop() -> None:
+    """There is nobody to do it."""
+    bench = bench_of(it=ScriptedCheck())
+    with pytest.raises(NotRunning):
+        await bench.supervisor.force_check()
+    async with bench.supervisor:
+        await asyncio.sleep(1)
+    with pytest.raises(NotRunning):
+        await bench.supervisor.force_check("it")
+
+
+@on_virtual_time
+async def test_a_caller_who_leaves_does_not_end_the_round_of_the_others() -> None:
+    """A client that hangs up is its own affair."""
+    async with running(it=ScriptedCheck(probes=[GOOD, after(2)])) as bench:
+        await asyncio.sleep(5)
+        impatient, patient = (asyncio.create_task(bench.supervisor.force_check()) for _ in range(2))
+        await asyncio.sleep(1)
+        impatient.cancel()
+        await patient
+        assert bench.board.events("it")[-1] is Event.ANSWERED_GOOD
+        assert bench.probes() == {"it": 2}
+
+
+@on_virtual_time
+async def test_a_stop_releases_those_who_wait_for_a_round() -> None:
+    """They report that nothing is running any more."""
+    async with running(it=ScriptedCheck(probes=[GOOD, hang])) as bench:
+        await asyncio.sleep(5)
+        waiting = asyncio.create_task(bench.supervisor.force_check())
+        await asyncio.sleep(1)
+    with pytest.raises(NotRunning):
+        await waiting
+
+
+@on_virtual_time
+async def test_a_round_ends_though_one_of_its_services_is_ended_meanwhile() -> None:
+    """As by a reload, just as it begins or in the middle of an attempt."""
+    for wait in (0.0, 1.0):
+        async with running(it=ScriptedCheck(), other=ScriptedCheck(probes=[GOOD, hang])) as bench:
+            await asyncio.sleep(5)
+            waiting = asyncio.create_task(bench.supervisor.force_check())
+            await asyncio.sleep(wait)
+            await bench.supervisor.stop("other")
+            await asyncio.wait_for(waiting, 1)
+            await asyncio.sleep(OVER)
+            await bench.supervisor.force_check()
+
+
+@on_virtual_time
+async def test_a_forced_round_ends_within_two_timeouts_at_the_worst() -> None:
+    """A probe that hangs, then a canary that hangs."""
+    check = ScriptedCheck(connects=[GOOD, GOOD, hang], probes=[GOOD, after(4.9)])
+    policy = Policy(interval=30, timeout=5, retry_delay=5, canary=3600)
+    board = Journal([service(check, policy)], VirtualClock())
+    async with Supervisor([service(check, policy)], board, rand=lambda: 0.5) as supervisor:
+        await asyncio.sleep(6)
+        check.connects = [hang]
+        began = asyncio.get_running_loop().time()
+        await supervisor.force_check()
+        assert asyncio.get_running_loop().time() - began == pytest.approx(9.9, abs=0.1)
+        assert board.record("it").status is Status.UNHEALTHY
+
+
+@on_virtual_time
+async def test_a_round_in_which_all_sessions_are_lost_makes_no_canary() -> None:
+    """There is no session, even before its cleanup has run."""
+    checks = [ScriptedCheck(connects=[GOOD, REFUSED], probes=[GOOD, hang]) for _ in range(100)]
+    policy = Policy(interval=30, timeout=5, retry_delay=5, canary=3600)
+    services = [service(check, policy, f"s{number}") for number, check in enumerate(checks)]
+    async with Supervisor(services, Journal(services, VirtualClock()), rand=lambda: 0.5) as supervisor:
+        await asyncio.sleep(10)
+        await supervisor.force_check()
+        await asyncio.sleep(1)
+        assert {len(check.asked) for check in checks} == {2}, "the first attempt, and the one after the loss"

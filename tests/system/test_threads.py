@@ -1,0 +1,106 @@
+"""A thread's result reaches the event loop on every exit path, and hanging work costs one thread per key."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import pytest
+from connection_exporter.system.threads import SharedWork, WorkDied, run_in_thread, start_in_thread
+from support.threads import no_threads
+
+
+def _raise(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+async def test_the_result_is_returned() -> None:
+    """From another thread, which has the name it was given."""
+    assert await run_in_thread(lambda: threading.current_thread().name, name="some work") == "some work"
+
+
+async def test_an_exception_is_raised_as_it_is() -> None:
+    with pytest.raises(LookupError, match="not there"):
+        await run_in_thread(_raise(LookupError("not there")), name="it")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), StopIteration(), asyncio.CancelledError()],
+    ids=repr,
+)
+@pytest.mark.parametrize("with_thread", [True, False])
+async def test_an_exception_that_asyncio_would_misread_becomes_work_died(
+    error: BaseException, *, with_thread: bool
+) -> None:
+    """SystemExit from a plug-in's import must not end the loop, and must not leave the caller waiting."""
+    async with asyncio.timeout(20):
+        with nullcontext() if with_thread else no_threads(), pytest.raises(WorkDied) as caught:
+            await run_in_thread(_raise(error), name="it")
+    assert type(error).__name__ in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+async def test_a_cancelled_caller_leaves_no_error_behind() -> None:
+    """The thread ends later; its result is dropped without a complaint from asyncio."""
+    unseen: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+    go_on = threading.Event()
+    waiting = asyncio.ensure_future(run_in_thread(lambda: go_on.wait(20) and 1 / 0, name="it"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    go_on.set()
+    while any(thread.name == "it" for thread in threading.enumerate()):  # noqa: ASYNC110 - a thread sets no event
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    assert unseen == []
+
+
+def test_a_loop_that_is_gone_is_no_error_of_the_thread() -> None:
+    """At the end of the process, threads outlive the loop."""
+    go_on, raised = threading.Event(), list[object]()
+    before, threading.excepthook = threading.excepthook, raised.append
+
+    async def begin() -> None:
+        start_in_thread(lambda: go_on.wait(20), name="late")
+
+    try:
+        asyncio.run(begin())
+        (late,) = [thread for thread in threading.enumerate() if thread.name == "late"]
+        go_on.set()
+        late.join(20)
+    finally:
+        threading.excepthook = before
+    assert raised == []
+
+
+async def test_work_that_hangs_costs_one_thread_per_key() -> None:
+    """Callers that give up and ask again join the call in flight."""
+    shared: SharedWork[str, bool] = SharedWork()
+    go_on = threading.Event()
+
+    def running() -> int:
+        return sum(thread.name == "hangs" for thread in threading.enumerate())
+
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await shared.run("a file", lambda: go_on.wait(20), name="hangs")
+    assert running() == 1
+    last = asyncio.ensure_future(shared.run("a file", lambda: False, name="hangs"))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await last
+    assert await shared.run("a file", lambda: True, name="hangs"), "the next call starts anew"
+
+
+async def test_every_caller_gets_the_error_and_the_next_call_starts_anew() -> None:
+    shared: SharedWork[str, None] = SharedWork()
+    calls = [shared.run("it", _raise(SystemExit(1)), name="it") for _ in range(3)]
+    assert [type(error) for error in await asyncio.gather(*calls, return_exceptions=True)] == [WorkDied] * 3
+    await shared.run("it", lambda: None, name="it")
