@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Write Alertmanager's configuration from variables and secret files; never talk to a network.
+"""Write Alertmanager's configuration from environment variables and secret files, without any network access.
 
-Alertmanager expands no variables, and its own check passes when the file of a secret is missing.
-So this writes the receivers that are set, and only those, names each secret by its file, and looks
-at each file before it writes.
+Alertmanager does not expand environment variables, and its own check passes if the file of a secret is missing. So
+this program takes the routes and inhibition rules of base.yml, adds a receiver for each channel whose variables are
+set, refers to each secret by its file, and checks each file before it writes.
 """
 
 from __future__ import annotations
@@ -24,52 +24,53 @@ import yaml
 
 EXIT_OK, EXIT_CANNOT_WRITE, EXIT_BAD_INPUT = 0, 1, 2
 
-# Every variable, in the order of --help. A name that ends in _FILE holds the path of a file, for
-# nothing else may hold a secret.
+BASE = Path(__file__).resolve().with_name("base.yml")
+
+# Every variable, in the order of --help. Secrets come from files only: a name that ends in _FILE holds a path.
 VARIABLES = {
-    "ALERT_EMAIL_TO": "email: who is told; several with commas",
+    "ALERT_EMAIL_TO": "email: recipients, separated by commas",
     "ALERT_EMAIL_FROM": "email: the sender",
     "ALERT_EMAIL_SMARTHOST": "email: host:port of the mail server",
-    "ALERT_EMAIL_USERNAME": "email: user name at the mail server, if it wants one",
-    "ALERT_EMAIL_PASSWORD_FILE": "email: file with the password for it",
+    "ALERT_EMAIL_USERNAME": "email: user name at the mail server, if it requires one",
+    "ALERT_EMAIL_PASSWORD_FILE": "email: file with the password of that user",
     "ALERT_EMAIL_REQUIRE_TLS": "email: true (the default) or false",
-    "ALERT_SMS_PHONE_NUMBER": "SMS by Amazon SNS: the number, as +4915112345678",
-    "ALERT_SMS_REGION": "SMS: the region, as eu-central-1",
+    "ALERT_SMS_PHONE_NUMBER": "SMS through Amazon SNS: the number, such as +4915112345678",
+    "ALERT_SMS_REGION": "SMS: the region, such as eu-central-1",
     "ALERT_SMS_PROFILE": "SMS: profile in AWS_SHARED_CREDENTIALS_FILE, if not the default",
-    "ALERT_SLACK_URL_FILE": "Slack: file with the address of the incoming webhook",
-    "ALERT_SLACK_CHANNEL": "Slack: another channel than the webhook's own",
-    "ALERT_DISCORD_URL_FILE": "Discord: file with the address of the webhook (Alertmanager 0.28)",
+    "ALERT_SLACK_URL_FILE": "Slack: file with the URL of the incoming webhook",
+    "ALERT_SLACK_CHANNEL": "Slack: a channel other than the webhook's own",
+    "ALERT_DISCORD_URL_FILE": "Discord: file with the URL of the webhook (Alertmanager 0.28)",
     "ALERT_TELEGRAM_TOKEN_FILE": "Telegram: file with the bot's token (Alertmanager 0.28)",
-    "ALERT_TELEGRAM_CHAT_ID": "Telegram: number of the chat",
+    "ALERT_TELEGRAM_CHAT_ID": "Telegram: ID of the chat",
     "ALERT_PAGERDUTY_KEY_FILE": "PagerDuty: file with the integration key (Events API v2)",
-    "ALERT_WEBHOOK_URL": "webhook: the address, if it holds no secret",
-    "ALERT_WEBHOOK_URL_FILE": "webhook: file with the address, if it does (Alertmanager 0.28)",
+    "ALERT_WEBHOOK_URL": "webhook: the URL, if it contains no secret",
+    "ALERT_WEBHOOK_URL_FILE": "webhook: file with the URL, if it contains a secret (Alertmanager 0.28)",
     "ALERT_WEBHOOK_TOKEN_FILE": "webhook: file with a bearer token",
-    "ALERT_WATCHDOG_URL": "dead man's switch: address to call each minute, if no secret",
-    "ALERT_WATCHDOG_URL_FILE": "dead man's switch: file with it, if secret (Alertmanager 0.28)",
+    "ALERT_WATCHDOG_URL": "dead man's switch: URL to call once a minute, if it contains no secret",
+    "ALERT_WATCHDOG_URL_FILE": "dead man's switch: file with the URL, if it contains a secret (Alertmanager 0.28)",
+    "ALERT_ROUTES": "YAML file: for each group of services, the list of channels that receive its alerts",
 }
 
-# Amazon's own variable: Alertmanager reads the keys for SNS from there by itself, so the file is
-# only looked at.
+# Amazon's own variable. Alertmanager reads the keys for SNS from that file itself, so the file is only checked.
 AWS_CREDENTIALS = "AWS_SHARED_CREDENTIALS_FILE"
 
 Section = dict[str, object]
 
 
 class Reader:
-    """Hand out settings and collect every mistake in them, each with its mend."""
+    """Returns settings and collects every error in them, each with its fix."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """Keep what is set, and note each variable that this program does not know."""
-        # An empty variable is an unset one: compose files pass `${VAR:-}`.
+        """Keep the variables that are set, and report each unknown one."""
+        # An empty variable counts as not set: Compose files pass `${VAR:-}`.
         self._set = {key: value.strip() for key, value in environment.items() if value.strip()}
-        self.mistakes: list[str] = []
+        self.errors: list[str] = []
         for name in sorted(self._set):
             if name.startswith("ALERT_") and name not in VARIABLES:
                 self._unknown(name)
 
     def any(self, *names: str) -> bool:
-        """Tell whether at least one of the variables is set."""
+        """Return whether at least one of the variables is set."""
         return any(name in self._set for name in names)
 
     def optional(self, name: str) -> str | None:
@@ -77,84 +78,121 @@ class Reader:
         return self._set.get(name)
 
     def required(self, name: str, because: str, shape: str = "", example: str = "") -> str:
-        """Return the value; it is a mistake if it is missing or not of the pattern `shape`."""
+        """Return the value; it is an error if it is missing or does not match the pattern `shape`."""
         value = self._set.get(name)
         if value is None:
-            self.mistakes.append(f"{name} is not set, and {because} needs it: set it ({VARIABLES[name]})")
+            self.errors.append(f"{name} is not set, but {because} needs it: set it ({VARIABLES[name]})")
             return ""
         if shape and not re.fullmatch(shape, value):
-            self.mistakes.append(f"{name} is {value!r}: write it like {example}")
+            self.errors.append(f"{name} is {value!r}: write it like {example}")
         return value
 
     def address(self, name: str) -> str:
-        """Return a web address that is not secret."""
+        """Return a URL that contains no secret."""
         value = self._set[name]
         if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
-            self.mistakes.append(
-                f"{name} is no plain http:// or https:// address: mend it, or, if it holds a "
-                f"user or a "
-                f"password, put it into a file and set {name}_FILE to its path"
+            self.errors.append(
+                f"{name} is not a plain http:// or https:// URL: correct it or, if it contains a user or a password, "
+                f"put it into a file and set {name}_FILE to the path"
             )
         return value
 
     def secret(self, name: str, check: Callable[[str], bool] = bool, wanted: str = "") -> str:
-        """Return the path of a secret's file after a look at it; its content is never shown."""
+        """Return the path of a secret's file after checking the file; its content is never shown."""
         path = Path(self._set[name])
         what = f"{name} names {path}"
         if not path.is_absolute():
-            self.mistakes.append(
-                f"{what}, a relative path, which Alertmanager may resolve otherwise: make it absolute"
+            self.errors.append(
+                f"{what}, a relative path, which Alertmanager may resolve differently: use an absolute path"
             )
             return str(path)
         try:
             content = path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
-            self.mistakes.append(f"{what}, which does not exist: create it, or unset {name}")
+            self.errors.append(f"{what}, which does not exist: create it, or unset {name}")
         except IsADirectoryError:
-            self.mistakes.append(
-                f"{what}, which is a directory: Docker creates one where a mounted file is "
-                f"missing; put the file there"
+            self.errors.append(
+                f"{what}, which is a directory: Docker creates one if a mounted file is missing; put the file there"
             )
         except PermissionError:
-            self.mistakes.append(
-                f"{what}, which user {os.geteuid()} may not read: give the user that runs "
-                f"Alertmanager the right to"
+            self.errors.append(
+                f"{what}, which user {os.geteuid()} cannot read: allow the user that runs Alertmanager to read it"
             )
         except (OSError, UnicodeDecodeError) as error:
-            self.mistakes.append(
-                f"{what}, which cannot be read ({error}): write the secret into it as plain text"
+            self.errors.append(
+                f"{what}, which cannot be read ({error}): write the secret to it as plain text"
             )
         else:
             if not content:
-                self.mistakes.append(f"{what}, which is empty: write the secret into it")
+                self.errors.append(f"{what}, which is empty: write the secret to it")
             elif not check(content):
-                self.mistakes.append(
-                    f"{what}, whose content is not {wanted}: write that, and nothing else, into it"
-                )
+                self.errors.append(f"{what}, whose content is not {wanted}: write exactly that to it")
         return str(path)
+
+    def routes(self, name: str, built: Mapping[str, Section]) -> dict[str, list[str]]:
+        """Return the channels of each group, as the file named by the variable lists them."""
+        if not self.any(name):
+            return {}
+        path = Path(self._set[name])
+        example = "write lines such as `prod: [telegram, email]`"
+        try:
+            given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not YAML"
+            self.errors.append(f"{name} names {path}, which cannot be read ({reason}): {example}")
+            return {}
+        if not isinstance(given, dict) or not given:
+            self.errors.append(f"{name} names {path}, which does not map groups to channels: {example}")
+            return {}
+        return {
+            str(group): self._channels(f"{path}: {group}", group, channels, built)
+            for group, channels in given.items()
+        }
+
+    def _channels(
+        self, where: str, group: object, channels: object, built: Mapping[str, Section]
+    ) -> list[str]:
+        if not isinstance(group, str) or not re.fullmatch(r"[\w. -]{1,100}", group):
+            self.errors.append(
+                f"{where}: the name of a group is text of letters, digits, spaces, dots, _ and -"
+            )
+        if not isinstance(channels, list) or not channels:
+            self.errors.append(f"{where}: a list of channels is needed, such as [telegram, email]")
+            return []
+        known = [channel for channel, *_ in CHANNELS]
+        for channel in channels:
+            if channel not in known:
+                near = difflib.get_close_matches(str(channel), known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"the channels are {', '.join(known)}"
+                self.errors.append(f"{where}: {channel!r} is not a channel: {hint}")
+            elif channel not in built:
+                self.errors.append(
+                    f"{where}: {channel} is not configured: set its ALERT_{channel.upper()}_… variables"
+                )
+        return [str(channel) for channel in channels]
 
     def _unknown(self, name: str) -> None:
         if f"{name}_FILE" in VARIABLES:
-            mend = f"secrets come from files only: put it into a file and set {name}_FILE to its path"
+            fix = f"secrets come from files only: put it into a file and set {name}_FILE to the path"
         elif near := difflib.get_close_matches(name, VARIABLES, n=1):
-            mend = f"did you mean {near[0]}?"
+            fix = f"did you mean {near[0]}?"
         else:
-            mend = "unset it, or see --help for the names"
-        self.mistakes.append(f"{name} is not a variable of this program: {mend}")
+            fix = "unset it, or see --help for the names"
+        self.errors.append(f"{name} is not a variable of this program: {fix}")
 
 
 def is_address(content: str) -> bool:
-    """Tell whether a secret file holds one web address."""
+    """Return whether the content is one URL."""
     return re.fullmatch(r"https?://\S+", content) is not None
 
 
 def is_word(content: str) -> bool:
-    """Tell whether a secret file holds one word."""
+    """Return whether the content is one word."""
     return re.fullmatch(r"\S+", content) is not None
 
 
 MAILBOX = r"[^@\s,]+@[^@\s,]+"
-AN_ADDRESS = "one address that starts with https://"
+AN_ADDRESS = "one URL that starts with https://"
 
 
 def email(read: Reader) -> Section | None:
@@ -182,7 +220,7 @@ def email(read: Reader) -> Section | None:
 
 
 def sms(read: Reader) -> Section | None:
-    """Build the SMS receiver; Alertmanager asks Amazon's usual chain for the keys."""
+    """Build the SMS receiver. Alertmanager gets the keys the way Amazon's tools do."""
     if not read.any("ALERT_SMS_PHONE_NUMBER", "ALERT_SMS_REGION", "ALERT_SMS_PROFILE"):
         return None
     sigv4: Section = {
@@ -233,7 +271,7 @@ def discord(read: Reader) -> Section | None:
 
 
 def telegram(read: Reader) -> Section | None:
-    """Build the Telegram receiver, as plain text, so that no name can break its markup."""
+    """Build the Telegram receiver. It sends plain text, so that no name can break the markup."""
     if not read.any("ALERT_TELEGRAM_TOKEN_FILE", "ALERT_TELEGRAM_CHAT_ID"):
         return None
     chat = read.required("ALERT_TELEGRAM_CHAT_ID", "Telegram", r"-?\d+", "-1001234567890")
@@ -278,7 +316,7 @@ def webhook(read: Reader) -> Section | None:
 
 
 def watchdog(read: Reader) -> Section | None:
-    """Build the receiver of the Watchdog, which has no end to tell of."""
+    """Build the receiver of the Watchdog, which never resolves."""
     if not read.any("ALERT_WATCHDOG_URL", "ALERT_WATCHDOG_URL_FILE"):
         return None
     return {**_url(read, "ALERT_WATCHDOG_URL"), "send_resolved": False}
@@ -286,153 +324,105 @@ def watchdog(read: Reader) -> Section | None:
 
 def _url(read: Reader, name: str) -> Section:
     if read.any(name) and read.any(f"{name}_FILE"):
-        read.mistakes.append(f"{name} and {name}_FILE are both set: unset one of them")
+        read.errors.append(f"{name} and {name}_FILE are both set: unset one of them")
     elif read.any(f"{name}_FILE"):
         return {"url_file": read.secret(f"{name}_FILE", is_address, AN_ADDRESS)}
     elif read.any(name):
         return {"url": read.address(name)}
     else:
-        read.mistakes.append(
-            f"{name} is not set, and ALERT_WEBHOOK_TOKEN_FILE needs it: set it, or {name}_FILE"
+        read.errors.append(
+            f"{name} is not set, but ALERT_WEBHOOK_TOKEN_FILE needs it: set it, or {name}_FILE"
         )
     return {}
 
 
-# The key of Alertmanager's configuration, what builds it, and the severities it is told of. SMS and
-# PagerDuty wake people, so they get nothing else; what is only worth a line in the chat is not
-# worth an email.
-CHANNELS: tuple[tuple[str, Callable[[Reader], Section | None], tuple[str, ...]], ...] = (
-    ("email_configs", email, ("page", "ticket")),
-    ("sns_configs", sms, ("page",)),
-    ("slack_configs", slack, ("page", "ticket", "info")),
-    ("discord_configs", discord, ("page", "ticket", "info")),
-    ("telegram_configs", telegram, ("page", "ticket", "info")),
-    ("pagerduty_configs", pagerduty, ("page",)),
-    ("webhook_configs", webhook, ("page", "ticket", "info")),
+# The name of a channel in ALERT_ROUTES, its key in Alertmanager's configuration, the function that builds it, and the
+# severities it receives. SMS and PagerDuty wake people, so they receive pages only. What is only worth a line in a chat
+# is not worth an email.
+CHANNELS: tuple[tuple[str, str, Callable[[Reader], Section | None], tuple[str, ...]], ...] = (
+    ("email", "email_configs", email, ("page", "ticket")),
+    ("sms", "sns_configs", sms, ("page",)),
+    ("slack", "slack_configs", slack, ("page", "ticket", "info")),
+    ("discord", "discord_configs", discord, ("page", "ticket", "info")),
+    ("telegram", "telegram_configs", telegram, ("page", "ticket", "info")),
+    ("pagerduty", "pagerduty_configs", pagerduty, ("page",)),
+    ("webhook", "webhook_configs", webhook, ("page", "ticket", "info")),
 )
+SEVERITIES = ("page", "ticket", "info")
+OTHERS = "default"
 
 
 def render(
     environment: Mapping[str, str], *, templates: str = "templates/*.tmpl"
 ) -> tuple[Section, list[str]]:
-    """Return the configuration and the mistakes; the former is of use only without the latter."""
+    """Return the configuration and the errors; use the configuration only if there are no errors."""
     read = Reader(environment)
-    receivers: dict[str, Section] = {name: {"name": name} for name in ("page", "ticket", "info", "watchdog")}
-    for key, build, severities in CHANNELS:
-        section = build(read)
-        if section is not None:
-            for name in severities:
-                # A copy each, or YAML would write aliases, which are hard to read.
-                receivers[name][key] = [copy.deepcopy(section)]
-    # Where nobody chats, the next best channel must carry the lesser severities rather than lose
-    # them; but never SMS.
-    for lesser, greater in (("ticket", "page"), ("info", "ticket")):
-        if len(receivers[lesser]) == 1:
-            receivers[lesser] = {**copy.deepcopy(receivers[greater]), "name": lesser}
-            receivers[lesser].pop("sns_configs", None)
+    base = yaml.safe_load(BASE.read_text(encoding="utf-8"))
+    built = {name: section for name, _, build, _ in CHANNELS if (section := build(read)) is not None}
+    receivers = receivers_of(built)
+    watching: Section = {"name": "watchdog"}
     heartbeat = watchdog(read)
     if heartbeat is not None:
-        receivers["watchdog"]["webhook_configs"] = [heartbeat]
+        watching["webhook_configs"] = [heartbeat]
+    routes, extra = routes_by_group(read, built)
     return {
-        "global": {"resolve_timeout": "5m"},
+        "global": base["global"],
         "templates": [templates],
-        "route": route(),
-        "inhibit_rules": inhibit_rules(),
-        "receivers": list(receivers.values()),
-    }, read.mistakes
+        "route": with_routes(base["route"], routes),
+        "inhibit_rules": base["inhibit_rules"],
+        "receivers": [*receivers, watching, {"name": "nobody"}, *extra],
+    }, read.errors
 
 
-def route() -> Section:
-    """Return the routes by severity; what has none is a ticket."""
-    return {
-        "receiver": "ticket",
-        "group_by": ["name"],
-        "group_wait": "30s",
-        "group_interval": "5m",
-        "repeat_interval": "12h",
-        "routes": [
-            # Sent at every second flush, each minute: after one flush it is not due yet, after two it is.
-            # Two equal intervals would miss each other by milliseconds.
-            {
-                "matchers": ['alertname="Watchdog"'],
-                "receiver": "watchdog",
-                "group_wait": "0s",
-                "group_interval": "30s",
-                "repeat_interval": "45s",
-            },
-            # 1s, not 0s: ConnectionAllDown comes in the same message as what it mutes, and must be
-            # there first. 10s: the end of a page, and the next one of the same service, are worth as
-            # much as the first; what flaps is held together by the alerts themselves.
-            {
-                "matchers": ['severity="critical"'],
-                "receiver": "page",
-                "group_wait": "1s",
-                "group_interval": "10s",
-                "repeat_interval": "4h",
-            },
-            {"matchers": ['severity="info"'], "receiver": "info", "repeat_interval": "3d"},
-        ],
-    }
+def receivers_of(built: Mapping[str, Section], suffix: str = "") -> list[Section]:
+    """Return a receiver for each severity, with those of the channels that receive it."""
+    receivers: dict[str, Section] = {severity: {} for severity in SEVERITIES}
+    for name, key, _, severities in CHANNELS:
+        for severity in severities:
+            if name in built:
+                # A copy each: PyYAML would write aliases otherwise, which are hard to read.
+                receivers[severity][key] = [copy.deepcopy(built[name])]
+    # If no channel receives a lesser severity, the channels of the next higher one do, except SMS.
+    for lesser, greater in (("ticket", "page"), ("info", "ticket")):
+        if not receivers[lesser]:
+            receivers[lesser] = copy.deepcopy(receivers[greater])
+            receivers[lesser].pop("sns_configs", None)
+    return [{"name": severity + suffix, **channels} for severity, channels in receivers.items()]
 
 
-def inhibit_rules() -> list[Section]:
-    """Return who mutes whom; no alert can match both sides of a rule, or it would mute itself."""
-    of_services = [
-        'alertname=~"Connection.+"',
-        'alertname!~"ConnectionExporter.+|ConnectionAllDown"',
-        'name=~".+"',
-    ]
-    symptoms = (
-        "Unhealthy|Stale|Flapping|CanaryFailing|LatencyHigh|ErrorBudgetBurn"
-        "|ProcessRestarted|ProcessRestarting"
-    )
-    return [
-        # Who sees nothing must not speak: the services of an exporter that is gone or stalled, and
-        # their sum.
-        {
-            "source_matchers": ['alertname=~"ConnectionExporterDown|ConnectionExporterLoopStalled"'],
-            "target_matchers": ['alertname=~"Connection.+"', 'alertname!~"ConnectionExporter.+"'],
-            "equal": ["job", "instance"],
-        },
-        # An exporter that is gone can have no other trouble.
-        {
-            "source_matchers": ['alertname="ConnectionExporterDown"'],
-            "target_matchers": [
-                'alertname=~"ConnectionExporter.+"',
-                'alertname!="ConnectionExporterDown"',
-            ],
-            "equal": ["job", "instance"],
-        },
-        # One message for all in place of one each.
-        {
-            "source_matchers": ['alertname="ConnectionAllDown"'],
-            "target_matchers": of_services,
-            "equal": ["job", "instance"],
-        },
-        # A page for a service makes its tickets wait. The name must be there: labels that both lack
-        # count as equal.
-        {
-            "source_matchers": ['severity="critical"', 'name=~".+"'],
-            "target_matchers": ['severity=~"warning|info"', 'name=~".+"'],
-            "equal": ["job", "instance", "name"],
-        },
-        # Disconnected is the cause, whatever its severity; the others are its symptoms.
-        {
-            "source_matchers": ['alertname="ConnectionDisconnected"'],
-            "target_matchers": [f'alertname=~"Connection({symptoms})"'],
-            "equal": ["job", "instance", "name"],
-        },
-        # A failing canary makes a service unhealthy, and says why.
-        {
-            "source_matchers": ['alertname="ConnectionCanaryFailing"'],
-            "target_matchers": ['alertname="ConnectionUnhealthy"'],
-            "equal": ["job", "instance", "name"],
-        },
-    ]
+def routes_by_group(read: Reader, built: Mapping[str, Section]) -> tuple[list[Section], list[Section]]:
+    """Return the routes and the receivers of each line of ALERT_ROUTES."""
+    routes: list[Section] = []
+    receivers: list[Section] = []
+    channels = read.routes("ALERT_ROUTES", built)
+    for group, names in sorted(
+        channels.items(), key=lambda item: item[0] == OTHERS
+    ):  # the first match applies
+        # Alerts about the monitoring itself have no name, and always go to every channel.
+        matcher = 'name=~".+"' if group == OTHERS else f'group="{group}"'
+        routes.append({"group": group, "matcher": matcher})
+        receivers += receivers_of({name: built[name] for name in names if name in built}, f"-{group}")
+    return routes, receivers
+
+
+def with_routes(route: Section, groups: list[Section]) -> Section:
+    """Return the routing tree with a route for each group below each severity; the settings are inherited."""
+    if not groups:
+        return route
+    routes = copy.deepcopy(route["routes"])
+    assert isinstance(routes, list)
+    routes.append({"receiver": "ticket"})  # what matches no other severity
+    for severity in routes:
+        if severity["receiver"] in SEVERITIES:
+            severity["routes"] = [
+                {"matchers": [group["matcher"]], "receiver": f"{severity['receiver']}-{group['group']}"}
+                for group in groups
+            ]
+    return {**route, "routes": routes}
 
 
 def loses_tickets(config: Section) -> bool:
-    """Tell whether pages have a channel, but tickets have none."""
+    """Return whether pages have a channel but tickets have none."""
     receivers = config["receivers"]
     assert isinstance(receivers, list)
     page, ticket = receivers[0], receivers[1]
@@ -440,20 +430,19 @@ def loses_tickets(config: Section) -> bool:
 
 
 HEADER = """\
-# Alertmanager's configuration, written by alertmanager/render.py: change that, or the environment,
-# and render again. docs/alerts.md tells how routing works and how each receiver is set. Receivers
-# without any channel notify nobody: their alerts show in Alertmanager's own interface and in
-# Grafana.
+# Generated by alertmanager/render.py from base.yml and the environment. Change those, and render again. docs/alerts.md
+# explains the routes and how to configure each receiver. A receiver without a channel notifies nobody: its alerts
+# appear in Alertmanager's own interface and in Grafana.
 """
 
 
 def as_text(config: Section) -> str:
-    """Return the configuration as YAML under a comment that says where it comes from."""
+    """Return the configuration as YAML, below a comment that says where it comes from."""
     return HEADER + yaml.safe_dump(config, sort_keys=False, width=1000, allow_unicode=True)
 
 
 def write(text: str, path: Path) -> None:
-    """Replace the file at once; it holds no secret and is for all to read."""
+    """Replace the file atomically. It contains no secret, and everyone may read it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -474,13 +463,13 @@ def arguments() -> argparse.ArgumentParser:
     variables = "\n".join(f"  {name:<{width}}  {text}" for name, text in VARIABLES.items())
     parser = argparse.ArgumentParser(
         prog="render.py",
-        description="Write Alertmanager's configuration from variables and secret files.",
-        epilog=f"environment variables (those set decide which receivers there are):\n{variables}\n\n"
-        "exit status: 0 written, 1 cannot write, 2 wrong variable, file or argument",
+        description="Write Alertmanager's configuration from environment variables and secret files.",
+        epilog=f"environment variables (a receiver is configured if its variables are set):\n{variables}\n\n"
+        "exit status: 0 written, 1 the output cannot be written, 2 a variable, file or argument is wrong",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", metavar="FILE", help="where to write it (default: standard output)")
-    parser.add_argument("--check", action="store_true", help="look for mistakes and write nothing")
+    parser.add_argument("--check", action="store_true", help="report errors and write nothing")
     parser.add_argument(
         "--templates",
         metavar="GLOB",
@@ -493,23 +482,23 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Run the program and return its exit status."""
     options = arguments().parse_args(argv)
-    config, mistakes = render(environment, templates=options.templates)
+    config, errors = render(environment, templates=options.templates)
     output = Path(options.output) if options.output else None
     if output is not None and not options.check:
         # Path.glob takes no absolute pattern.
         found = glob.glob(options.templates, root_dir=output.parent)  # noqa: PTH207
         if not found:
-            mistakes.append(
+            errors.append(
                 f"--templates {options.templates} matches no file from {output.parent}: "
                 "copy alertmanager/templates there, or give the path of its *.tmpl"
             )
-    if mistakes:
-        for mistake in mistakes:
-            print(f"render.py: error: {mistake}", file=sys.stderr)
+    if errors:
+        for error in errors:
+            print(f"render.py: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     if loses_tickets(config):
         print(
-            "render.py: note: SMS is for pages only, so nobody is told of tickets: set a channel for them",
+            "render.py: note: SMS is used for pages only, so nobody receives the tickets: configure another channel",
             file=sys.stderr,
         )
     if options.check:
@@ -519,10 +508,9 @@ def main(argv: list[str] | None = None, environment: Mapping[str, str] = os.envi
         return EXIT_OK
     try:
         write(as_text(config), output)
-    except OSError as error:
+    except OSError as problem:
         print(
-            f"render.py: error: cannot write {output} ({error.strerror}): create its "
-            f"directory, or make it "
+            f"render.py: error: cannot write {output} ({problem.strerror}): create its directory, or make it "
             "writable for this user",
             file=sys.stderr,
         )
