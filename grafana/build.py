@@ -1,8 +1,8 @@
-"""Write the dashboards to grafana/dashboards/*.json, or check that they are what this would write.
+"""Write the dashboards to grafana/dashboards/*.json, or check that the committed files are current.
 
 python grafana/build.py
 python grafana/build.py --check
-python grafana/build.py --exporter-url=https://connections.example.com --output=/tmp/dashboards
+python grafana/build.py --output=/tmp/dashboards
 """
 
 import argparse
@@ -15,7 +15,7 @@ from builder import history, monitor, overview, service
 from builder.palette import Json
 
 HERE = Path(__file__).resolve().parent
-DASHBOARDS: dict[str, Callable[[str], Json]] = {
+DASHBOARDS: dict[str, Callable[[], Json]] = {
     "overview": overview.build,
     "service": service.build,
     "history": history.build,
@@ -23,37 +23,31 @@ DASHBOARDS: dict[str, Callable[[str], Json]] = {
 }
 
 
-def rendered(exporter_url: str) -> dict[str, str]:
+def rendered() -> dict[str, str]:
     """Return the text of each dashboard by its file name."""
     return {
-        f"{name}.json": json.dumps(build(exporter_url), indent=2, ensure_ascii=False) + "\n"
+        f"{name}.json": json.dumps(build(), indent=2, ensure_ascii=False) + "\n"
         for name, build in DASHBOARDS.items()
     }
 
 
 def differing(folder: Path, files: dict[str, str]) -> list[str]:
-    """Return the names of files that are missing, different or not ours."""
+    """Return the names of files that are missing, different or unexpected."""
     present = {path.name: path.read_text("utf-8") for path in folder.glob("*.json")}
     return sorted(name for name in files.keys() | present.keys() if files.get(name) != present.get(name))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return 1 where --check finds a difference."""
+    """Run the command line; return 1 if --check finds a difference."""
     parser = argparse.ArgumentParser(description="Build the Grafana dashboards.")
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if they differ")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if they differ")
     parser.add_argument("--output", type=Path, default=HERE / "dashboards", metavar="DIR")
-    parser.add_argument(
-        "--exporter-url",
-        default="http://localhost:8000",
-        metavar="URL",
-        help="where browsers reach the exporter, for Force check and the status page",
-    )
     options = parser.parse_args(arguments)
-    files = rendered(options.exporter_url.rstrip("/"))
+    files = rendered()
     if options.check:
         wrong = differing(options.output, files)
         for name in wrong:
-            print(f"{options.output / name}: not what grafana/build.py writes", file=sys.stderr)
+            print(f"{options.output / name}: differs from what grafana/build.py writes", file=sys.stderr)
         return 1 if wrong else 0
     options.output.mkdir(parents=True, exist_ok=True)
     for name in differing(options.output, files):

@@ -1,18 +1,26 @@
-"""The panels of the Service dashboard that say why: failures, transitions, sessions, retries."""
+"""The panels of the Service dashboard about causes: failures, transitions, sessions and retries."""
 
 from .palette import Json
 from .panels import target, targets, timeseries
-from .queries import each, failures_by_reason, increase, next_attempt
+from .queries import each, failures_in, increase, next_attempt
 from .states import status_overrides
+
+_PHASES = {
+    "http": ("resolve", "connect", "tls", "processing", "transfer"),
+    "postgresql": ("connect", "auth", "query"),
+    "tcp": ("dialogue",),
+    "websocket": ("handshake",),
+}
 
 
 def reasons() -> Json:
     """Return the failed checks by reason."""
+    failures = increase("connection_check_failures_total", "$__rate_interval")
+    none = f'label_replace(0 * {failures}, "reason", "no failure", "", "")'
     return timeseries(
         "Failed checks by reason",
-        "Checks that ended with no answer, by the reason that the exporter gives. A zero named none"
-        " stands for a service with no failure.",
-        [target(failures_by_reason("$__rate_interval"), "{{name}} {{reason}}")],
+        "Checks without a good answer, by reason.",
+        [target(f"{failures_in('$__rate_interval')} or on (name) {none}", "{{reason}}")],
         unit="short",
         bars=True,
         stacked=True,
@@ -21,12 +29,30 @@ def reasons() -> Json:
     )
 
 
+def phases() -> Json:
+    """Return how long each phase of connecting and of a probe took."""
+    return timeseries(
+        "Phases",
+        "How long each phase took: those of connecting when the session was established, the others in the last"
+        " probe. Kinds redis, process and heartbeat have none.",
+        targets(
+            *(
+                (each(f"connection_{kind}_{phase}_duration_seconds"), phase)
+                for kind, names in _PHASES.items()
+                for phase in names
+            )
+        ),
+        unit="s",
+        stacked=True,
+    )
+
+
 def transitions() -> Json:
-    """Return the transitions by the status entered."""
+    """Return the transitions by the new status."""
     to = increase("connection_transitions_total", "$__rate_interval", by="to")
     return timeseries(
         "Transitions",
-        "Changes of status, by the status that was entered. Many in a row is flapping.",
+        "Changes of status, by the new status. Many in a row mean that the service is flapping.",
         [target(to, "{{to}}")],
         unit="short",
         bars=True,
@@ -38,15 +64,14 @@ def transitions() -> Json:
 
 
 def sessions() -> Json:
-    """Return the sessions begun and lost."""
+    """Return the sessions started and lost."""
     return timeseries(
-        "Sessions begun and lost",
-        "Sessions that came up and that broke. Losses with no outage are connections that the other"
-        " side closes while idle.",
+        "Sessions started and lost",
+        "Losses without an outage are connections that the other side closes while they are idle.",
         targets(
-            (increase("connection_sessions_total", "$__rate_interval"), "{{name}} begun"),
-            (increase("connection_sessions_lost_total", "$__rate_interval"), "{{name}} lost"),
-            (increase("connection_outages_total", "$__rate_interval"), "{{name}} outage"),
+            (increase("connection_sessions_total", "$__rate_interval"), "started"),
+            (increase("connection_sessions_lost_total", "$__rate_interval"), "lost"),
+            (increase("connection_outages_total", "$__rate_interval"), "outages"),
         ),
         unit="short",
         bars=True,
@@ -59,10 +84,10 @@ def retries() -> Json:
     """Return the retries and when the next attempt is due."""
     return timeseries(
         "Retries and next attempt",
-        "How many attempts in a row have failed, and in how many seconds the next one starts; 0 is now.",
+        "How many attempts in a row have failed, and the seconds until the next one; 0 is now.",
         targets(
-            (each("connection_retries"), "{{name}} retries"),
-            (next_attempt(), "{{name}} next attempt in (s)"),
+            (each("connection_retries"), "retries"),
+            (next_attempt(), "next attempt in (s)"),
         ),
         unit="short",
     )

@@ -1,14 +1,27 @@
-"""Put panels into a dashboard: layout, ids, variables, annotations; not what any of them shows."""
+"""Assemble a dashboard: layout, ids, variables and annotations; must not know what a panel shows."""
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .links import TAG, menu
 from .palette import CONNECTING, Json
 from .panels import DATASOURCE
 
 _COLUMNS = 24
+
+
+class Place(NamedTuple):
+    """Where a panel is, and its size, in the units of Grafana's grid."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+Placed = tuple[Place, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +31,47 @@ class Line:
     height: int
     panels: Sequence[tuple[int, Json]]
 
+    def placed(self) -> list[Placed]:
+        """Return each panel with its place in the line."""
+        made = []
+        left = 0
+        for width, panel in self.panels:
+            made.append((Place(left, 0, width, self.height), panel))
+            left += width
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Lines on the left, each a height and its panels, and one tall panel on the right."""
+
+    lines: Sequence[tuple[int, Sequence[tuple[int, Json]]]]
+    beside: tuple[int, Json]
+
+    @property
+    def height(self) -> int:
+        """The height of all lines together."""
+        return sum(height for height, _ in self.lines)
+
+    def placed(self) -> list[Placed]:
+        """Return each panel with its place, ordered as a phone shows them."""
+        width, tall = self.beside
+        made = [(Place(_COLUMNS - width, 0, width, self.height), tall)]
+        top = 0
+        for height, panels in self.lines:
+            made += [
+                (Place(place.x, top, place.w, height), panel)
+                for place, panel in Line(height, panels).placed()
+            ]
+            top += height
+        return sorted(made, key=lambda one: (one[0].y, one[0].x))
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Lines below each other, under a heading of their own unless `title` is None."""
+    """Lines below each other, under a row with this title unless it is None."""
 
-    lines: Sequence[Line]
+    lines: Sequence[Line | Stack]
     title: str | None = None
     collapsed: bool = False
 
@@ -55,7 +103,7 @@ def dashboard(
         "refresh": refresh,
         "time": {"from": time_from, "to": "now"},
         "timepicker": {"refresh_intervals": ["5s", "10s", "30s", "1m", "5m", "15m", "1h"]},
-        "links": menu(),
+        "links": menu(uid),
         "templating": {"list": list(variables)},
         "annotations": {"list": list(annotations)},
         "panels": _laid_out(sections),
@@ -63,7 +111,7 @@ def dashboard(
 
 
 def datasource_variable() -> Json:
-    """Return the variable that every panel takes its data source from."""
+    """Return the variable that is the data source of every panel."""
     return {
         "type": "datasource",
         "name": "datasource",
@@ -80,9 +128,9 @@ def datasource_variable() -> Json:
     }
 
 
-def label_variable(name: str, label: str, query: str, *, hidden: bool = False) -> Json:
-    """Return a variable of the values of a label: several may be chosen, all to begin with."""
-    return {
+def label_variable(name: str, label: str, query: str, *, single: bool = False) -> Json:
+    """Return a variable of the values of a label: one of them, or several with All as the default."""
+    made: Json = {
         "type": "query",
         "name": name,
         "label": label,
@@ -90,43 +138,36 @@ def label_variable(name: str, label: str, query: str, *, hidden: bool = False) -
         "definition": query,
         "query": {"query": query, "refId": f"variable-{name}", "qryType": 1},
         "regex": "",
-        "hide": 2 if hidden else 0,
-        "multi": True,
-        "includeAll": True,
-        "allValue": ".+",
-        "current": {"text": ["All"], "value": ["$__all"]},
+        "hide": 0,
+        "multi": not single,
+        "includeAll": not single,
         "options": [],
         "refresh": 2,
         "sort": 1,
         "skipUrlSync": False,
     }
+    if single:
+        return {**made, "current": {}}
+    return {**made, "allValue": ".+", "current": {"text": ["All"], "value": ["$__all"]}}
 
 
-def service_variables() -> list[Json]:
-    """Return the two chained variables that choose services."""
+def service_variables(*, single: bool = False) -> list[Json]:
+    """Return the two chained variables that select services, or a single service."""
+    chained = 'label_values(connection_status{kind=~"$kind"}, name)'
     return [
         label_variable("kind", "Kind", "label_values(connection_status, kind)"),
-        label_variable("name", "Service", 'label_values(connection_status{kind=~"$kind"}, name)'),
+        label_variable("name", "Service", chained, single=single),
     ]
 
 
-def check_url_variable(url: str, *, hidden: bool = False) -> Json:
-    """Return the variable that says where browsers reach the exporter."""
-    return {
-        "type": "textbox",
-        "name": "checkurl",
-        "label": "Exporter URL",
-        "description": "Where your browser reaches the exporter, with no slash at the end",
-        "query": url,
-        "hide": 2 if hidden else 0,
-        "current": {"text": url, "value": url},
-        "options": [{"selected": True, "text": url, "value": url}],
-        "skipUrlSync": False,
-    }
+def runbooks_variable() -> Json:
+    """Return the hidden variable with the address of the runbooks, from the label of the scrape target."""
+    query = 'label_values(up{runbooks_url!=""}, runbooks_url)'
+    return {**label_variable("runbooks", "Runbooks", query, single=True), "hide": 2, "skipUrlSync": True}
 
 
 def choice_variable(name: str, label: str, values: Sequence[str], default: str) -> Json:
-    """Return a variable that takes one of some fixed values."""
+    """Return a variable with fixed values, of which one is selected."""
     return {
         "type": "custom",
         "name": name,
@@ -141,19 +182,19 @@ def choice_variable(name: str, label: str, values: Sequence[str], default: str) 
     }
 
 
-def transitions_annotation(*, enabled: bool) -> Json:
-    """Return the annotation that marks the last change of each service at its exact time."""
+def transitions_annotation() -> Json:
+    """Return the annotation that marks the last transition of each service at its exact time."""
     expr = 'connection_last_transition_timestamp_seconds{name=~"$name",kind=~"$kind"} * 1000'
     return {
         "name": "Transitions",
         "datasource": DATASOURCE,
-        "enable": enabled,
+        "enable": True,
         "hide": False,
         "iconColor": CONNECTING,
         "expr": expr,
         "step": "5s",
         "target": {"refId": "Anno", "expr": expr, "interval": "5s"},
-        "titleFormat": "{{name}} changed its status",
+        "titleFormat": "Transition of {{name}}",
         "textFormat": "{{kind}}",
         "tagKeys": "name,kind",
         "useValueForTime": True,
@@ -180,20 +221,20 @@ def _laid_out(sections: Sequence[Section]) -> list[Json]:
             top += 1
         start = top
         for line in section.lines:
-            left = 0
-            for width, panel in line.panels:
+            placed = line.placed()
+            area = sum(place.w * place.h for place, _ in placed)
+            if area != _COLUMNS * line.height:
+                raise ValueError(f"a line does not fill {_COLUMNS} columns: {placed[0][1]['title']}")
+            for place, panel in placed:
                 number += 1
-                place = {"h": line.height, "w": width, "x": left, "y": top}
-                inner.append({"id": number, "gridPos": place, **copy.deepcopy(panel)})
-                left += width
-            if left != _COLUMNS:
-                raise ValueError(f"a line is {left} wide, not {_COLUMNS}: {line.panels[0][1]}")
+                at = {"h": place.h, "w": place.w, "x": place.x, "y": top + place.y}
+                inner.append({"id": number, "gridPos": at, **copy.deepcopy(panel)})
             top += line.height
         if row is not None:
             panels.append(row)
         if row is not None and section.collapsed:
             row["panels"] = inner
-            top = start  # what is folded away takes no room
+            top = start  # collapsed panels take no space
         else:
             panels += inner
     return panels

@@ -9,9 +9,9 @@ def rules() -> Json:
     failures = "sum(increase(prometheus_rule_evaluation_failures_total[$__rate_interval]))"
     missed = "sum(increase(prometheus_rule_group_iterations_missed_total[$__rate_interval]))"
     return timeseries(
-        "Rules that failed or were skipped",
-        "Evaluations that ended in an error, and rounds that were skipped for want of time. Either"
-        " means alerts that do not come.",
+        "Rules failed or skipped",
+        "Evaluations that ended in an error, and evaluations that were skipped because the previous one took too long."
+        " Either can mean missing alerts.",
         targets((failures, "failed"), (missed, "skipped")),
         unit="short",
         bars=True,
@@ -24,7 +24,7 @@ def rules() -> Json:
 def rule_time() -> Json:
     """Return how long the slowest rule group takes."""
     return timeseries(
-        "Duration of the slowest rule group",
+        "Slowest rule group",
         "How long the last evaluation of the slowest group took; it must stay below its interval.",
         [target("max(prometheus_rule_group_last_duration_seconds)", "slowest group")],
         unit="s",
@@ -34,7 +34,7 @@ def rule_time() -> Json:
 def sent() -> Json:
     """Return how many alerts went to Alertmanager."""
     return timeseries(
-        "Alerts handed to Alertmanager",
+        "Alerts sent to Alertmanager",
         "Alerts sent, and those that failed or were dropped.",
         targets(
             ("sum(rate(prometheus_notifications_sent_total[$__rate_interval]))", "sent"),
@@ -57,7 +57,7 @@ def series() -> Json:
 
 
 def storage() -> Json:
-    """Return what Prometheus has on disk."""
+    """Return how much Prometheus stores on disk."""
     blocks = "sum(prometheus_tsdb_storage_blocks_bytes)"
     wal = "sum(prometheus_tsdb_wal_storage_size_bytes)"
     return timeseries(
@@ -71,8 +71,8 @@ def storage() -> Json:
 def discovered() -> Json:
     """Return how many Alertmanagers Prometheus knows."""
     return timeseries(
-        "Alertmanagers known to Prometheus",
-        "At 0 no alert leaves Prometheus.",
+        "Alertmanagers known",
+        "How many Alertmanagers Prometheus sends alerts to. At 0, no alert leaves Prometheus.",
         [target("sum(prometheus_notifications_alertmanagers_discovered)", "Alertmanagers")],
         unit="short",
         extra={"decimals": 0},
@@ -89,8 +89,8 @@ def notified() -> Json:
             (
                 "sum by (integration)"
                 " (increase(alertmanager_notifications_total[$__rate_interval])) > 0"
-                ' or on () label_replace(vector(0), "integration", "none", "", "")',
-                "sent {{integration}}",
+                ' or on () label_replace(vector(0), "integration", "none sent", "", "")',
+                "{{integration}}",
             ),
             (failed, "failed"),
         ),
@@ -107,7 +107,7 @@ def delay() -> Json:
     buckets = "sum by (le) (rate(alertmanager_notification_latency_seconds_bucket[$__rate_interval]))"
     return timeseries(
         "Latency of notifications",
-        "How long receivers take to accept a notification, p99; no line while none is sent.",
+        "How long receivers take to accept a notification, p99. There is no line while none is sent.",
         [target(f"histogram_quantile(0.99, {buckets})", "p99")],
         unit="s",
         interval="5m",
@@ -119,10 +119,10 @@ def held() -> Json:
     """Return the alerts and silences that Alertmanager holds."""
     return timeseries(
         "Alerts and silences",
-        "Alerts that Alertmanager holds, by state, and silences in force, as for maintenance.",
+        "Alerts in Alertmanager by state, and active silences.",
         targets(
             ("sum by (state) (alertmanager_alerts)", "{{state}} alerts"),
-            ('sum(alertmanager_silences{state="active"})', "silences in force"),
+            ('sum(alertmanager_silences{state="active"})', "active silences"),
         ),
         unit="short",
         extra={"decimals": 0},

@@ -1,10 +1,9 @@
-"""History and SLO, the dashboard that asks whether each service keeps what was promised."""
+"""Build History and SLO, which asks whether each service meets its objective over 30 days."""
 
 from . import levels, links
 from .dashboard import (
     Line,
     Section,
-    check_url_variable,
     choice_variable,
     dashboard,
     datasource_variable,
@@ -19,30 +18,30 @@ from .queries import (
     bad_seconds,
     budget_left,
     burn_rate,
+    if_none,
     increase,
-    outages,
 )
 from .states import status_overrides, status_timeline, time_in_each_state
 
 _RANGE = "$__range"
 
 
-def build(exporter_url: str) -> Json:
+def build() -> Json:
     """Return the History and SLO dashboard."""
-    header = Line(4, [(5, _worst()), (5, _below()), (5, _budget()), (5, _outages()), (4, _failing())])
+    header = Line(4, [(6, _worst()), (6, _below()), (6, _budget()), (6, _failing())])
     timeline = status_timeline(
         title="Status over time",
-        description="The worst status within each step: an outage of seconds shows as a whole step."
-        " How long it was, the table above knows exactly.",
+        description="The worst status within each step: an outage of seconds fills a whole step. The table above"
+        " has the exact durations.",
     )
     states = time_in_each_state(
-        title="Time in each state",
+        title="Time in each status",
         description="The share of the range that each service spent in each status.",
     )
     return dashboard(
         links.HISTORY,
         "Connections / History and SLO",
-        "Over 30 days, does each service keep what was promised?",
+        "Over 30 days, does each service meet its objective?",
         [
             Section(
                 [
@@ -63,14 +62,13 @@ def build(exporter_url: str) -> Json:
                     Line(8, [(12, _burn()), (12, _transitions())]),
                     Line(7, [(12, _alerts()), (12, _restarts())]),
                 ],
-                title="How fast the error budget goes, and what went with it",
+                title="How fast the error budget is spent, and what happened meanwhile",
             ),
         ],
         variables=[
             datasource_variable(),
             *service_variables(),
             choice_variable("slo", "Target %", ["99", "99.5", "99.9", "99.95", "99.99"], "99.9"),
-            check_url_variable(exporter_url, hidden=True),
         ],
         time_from="now-30d",
         refresh="5m",
@@ -79,8 +77,8 @@ def build(exporter_url: str) -> Json:
 
 def _worst() -> Json:
     return stat(
-        "Availability, worst service",
-        "Healthy time over known time in the range shown, of the service where it is lowest.",
+        "Availability",
+        "Healthy time divided by known time in the range, for the service with the lowest value.",
         [target(f"min({availability(_RANGE)}) or vector(1)", instant=True)],
         unit="percentunit",
         thresholds=steps((None, UNHEALTHY), (0.999, HEALTHY)),
@@ -91,8 +89,8 @@ def _worst() -> Json:
 def _below() -> Json:
     below = f"count(({availability(_RANGE)}) < $slo / 100) or vector(0)"
     return stat(
-        "Services below target",
-        "How many services were available for less than the target.",
+        "Below target",
+        "How many services have an availability below the target.",
         [target(below, instant=True)],
         unit="short",
         thresholds=steps((None, HEALTHY), (1, DISCONNECTED)),
@@ -101,9 +99,9 @@ def _below() -> Json:
 
 def _budget() -> Json:
     return stat(
-        "Error budget left, worst service",
-        "The share of the time that the target lets a service not be healthy which is still"
-        " unspent; below zero it is overspent.",
+        "Error budget left",
+        "The unspent share of the time that the target allows a service not to be healthy, for the service with the"
+        " lowest value. Below zero it is overspent.",
         [target(f"min({budget_left(_RANGE)}) or vector(1)", instant=True)],
         unit="percentunit",
         thresholds=levels.BUDGET,
@@ -111,21 +109,10 @@ def _budget() -> Json:
     )
 
 
-def _outages() -> Json:
-    return stat(
-        "Outages",
-        "Outages of all chosen services in the range shown.",
-        [target(f"sum({outages(_RANGE)}) or vector(0)", instant=True)],
-        unit="short",
-        thresholds=steps((None, HEALTHY), (1, UNHEALTHY)),
-        extra={"decimals": 0},
-    )
-
-
 def _failing() -> Json:
     return stat(
         "Time not healthy",
-        "Time not healthy of all chosen services together, in the range shown.",
+        "Time not healthy of all selected services together, in the range.",
         [target(f"sum({bad_seconds(_RANGE)}) or vector(0)", instant=True)],
         unit="s",
         thresholds=steps((None, HEALTHY), (1, UNHEALTHY)),
@@ -138,7 +125,7 @@ def _daily_availability() -> Json:
     known = _day('state!="unknown"')
     return daily(
         "Availability of each day",
-        "Healthy time over known time, a cell for each day; today's is still growing.",
+        "Healthy time divided by known time, one cell for each day. The last cell is incomplete.",
         [target(f"{healthy} / ({known} > 0)", "{{name}}")],
         unit="percentunit",
         thresholds=steps((None, DISCONNECTED), (0.99, UNHEALTHY), (0.999, HEALTHY)),
@@ -147,11 +134,12 @@ def _daily_availability() -> Json:
 
 
 def _daily_status() -> Json:
-    worst = f"max by (name) (max_over_time(connection_status{{{SELECT}}}[1d] offset -1d))"
+    series = f"connection_status{{{SELECT}}}"
+    worst = f"max by (name) (max_over_time({series}[1d] offset -1d))"
     return daily(
         "Worst status of each day",
-        "The worst that was seen of each service on each day, however short it was.",
-        [target(worst, "{{name}}")],
+        "The worst status of each service on each day, however short.",
+        [target(f"{worst} or {if_none(series, 'no service', 0)}", "{{name}}")],
         mappings=mappings(STATUSES),
     )
 
@@ -159,8 +147,8 @@ def _daily_status() -> Json:
 def _burn() -> Json:
     return timeseries(
         "Burn rate of the error budget",
-        "How many times faster than allowed the budget goes, over 6 hours. At 1 it lasts exactly"
-        " the period; at 6 it is gone in 5 of 30 days, at 14.4 in 2.",
+        "How many times faster than allowed the budget is spent, over 6 hours. At 1 it lasts exactly 30 days, at 6"
+        " it lasts 5 days, at 14.4 2 days.",
         [target(burn_rate("6h"), "{{name}}")],
         unit="short",
         interval="30m",
@@ -171,7 +159,7 @@ def _burn() -> Json:
 def _transitions() -> Json:
     return timeseries(
         "Transitions",
-        "Changes of status in each step, by the status that was entered.",
+        "Changes of status in each step, by the new status.",
         [target(increase("connection_transitions_total", "$__rate_interval", by="to"), "{{to}}")],
         unit="short",
         bars=True,
@@ -186,11 +174,11 @@ def _alerts() -> Json:
     firing = FIRING % ""
     fired = (
         f"count by (alertname) (max_over_time({firing}[$__interval]))"
-        ' or on () label_replace(vector(0), "alertname", "none", "", "")'
+        ' or on () label_replace(vector(0), "alertname", "none fired", "", "")'
     )
     return timeseries(
         "Alerts that fired",
-        "How many of each alert fired in each step, Watchdog aside.",
+        "How many of each alert fired in each step, without Watchdog.",
         [target(fired, "{{alertname}}")],
         unit="short",
         bars=True,
@@ -220,6 +208,6 @@ def _restarts() -> Json:
 
 
 def _day(state: str) -> str:
-    # A cell is drawn from its timestamp on, so the window has to lie after it, not before.
+    # Grafana draws a cell from its timestamp on, so the window must lie after the timestamp.
     series = f"connection_state_seconds_total{{{SELECT},{state}}}"
     return f"sum by (name) (increase({series}[1d] offset -1d))"

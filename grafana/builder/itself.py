@@ -1,6 +1,7 @@
 """The panels of the Monitor dashboard on the exporter itself."""
 
-from .palette import DISCONNECTED, FIRST, HEALTHY, NEUTRAL, SECOND, Json, steps
+from . import links
+from .palette import DISCONNECTED, FIRST, HEALTHY, NEUTRAL, SECOND, Json, steps, texts
 from .panels import colour_of, stat, target, targets, timeseries
 
 _EXPORTER = "and on (job, instance) connection_exporter_build_info"
@@ -11,8 +12,8 @@ def overdue() -> Json:
     overdue = "time() - min by (instance) (connection_next_attempt_timestamp_seconds)"
     return timeseries(
         "Most overdue check",
-        "Seconds since the oldest planned attempt should have started. Below zero all are on time;"
-        " an attempt in flight may be a few seconds late. No line is an exporter that is not there.",
+        "Seconds since the oldest planned attempt should have started. Below zero, all are on time; a running attempt"
+        " may be a few seconds late. There is no line while the exporter is down.",
         [target(overdue, "{{instance}}")],
         unit="s",
         thresholds=steps((None, HEALTHY), (60, DISCONNECTED)),
@@ -20,11 +21,11 @@ def overdue() -> Json:
 
 
 def lag() -> Json:
-    """Return how late the event loop wakes."""
+    """Return how late the event loop wakes up."""
     buckets = "sum by (le) (rate(connection_exporter_loop_lag_seconds_bucket[$__rate_interval]))"
     return timeseries(
         "Lag of the event loop",
-        "How late the exporter's loop wakes. It adds to the time in which a break is noticed.",
+        "How late the exporter's event loop wakes up. This adds to the detection time.",
         targets(
             (f"histogram_quantile(0.99, {buckets})", "p99"),
             (f"histogram_quantile(0.5, {buckets})", "p50"),
@@ -38,9 +39,9 @@ def lag() -> Json:
 def forced() -> Json:
     """Return forced checks and dropped callbacks."""
     return timeseries(
-        "Forced checks and dropped callbacks",
-        "Checks asked for by people, and notices to subscribers that were dropped because their"
-        " queue was full.",
+        "Forced checks, dropped callbacks",
+        "Checks that people requested, and notifications to subscribers that were dropped because their queue was"
+        " full.",
         targets(
             ("sum(increase(connection_forced_checks_total[$__rate_interval]))", "forced checks"),
             (
@@ -60,18 +61,18 @@ def scrape() -> Json:
     """Return how long a scrape takes."""
     return timeseries(
         "Duration of a scrape",
-        "How long Prometheus waits for the exporter's metrics. They come from memory, so this does"
-        " not grow when a service hangs.",
+        "How long Prometheus waits for the exporter's metrics. They come from memory, so a service that hangs has no"
+        " effect on this.",
         [target(f"scrape_duration_seconds {_EXPORTER}", "{{instance}}")],
         unit="s",
     )
 
 
 def samples() -> Json:
-    """Return how many samples a scrape brings."""
+    """Return how many samples a scrape returns."""
     return timeseries(
         "Samples in a scrape",
-        "How many samples the exporter gives. Up to 48 a service, and what its kind adds.",
+        "How many samples the exporter returns: up to 48 for each service, plus those of its kind.",
         [target(f"scrape_samples_scraped {_EXPORTER}", "{{instance}}")],
         unit="short",
     )
@@ -81,17 +82,21 @@ def started() -> Json:
     """Return version and uptime."""
     return stat(
         "Version and uptime",
-        "The version of the exporter, and how long it has been running.",
+        "The version of each exporter, and how long it has been running. A tile opens its status page.",
         [
             target(
                 "(time() - process_start_time_seconds) * on (job, instance)"
-                " group_left (version) connection_exporter_build_info",
+                " group_left (version) connection_exporter_build_info"
+                " * on (job, instance) group_left (browser_url) up"
+                ' or on () label_replace(vector(0), "version", "no exporter", "", "")',
                 "{{version}} {{instance}}",
                 instant=True,
             )
         ],
         unit="s",
         text="value_and_name",
+        mappings=texts({"0": "-"}),
         thresholds=steps((None, NEUTRAL)),
+        links=links.to_status_page("__field.labels.browser_url"),
         extra={"decimals": 1},
     )

@@ -1,4 +1,4 @@
-"""Own the uids of the dashboards, the links between them, and the Force check action."""
+"""Define the uids of the dashboards, the links between them, and the Force check action."""
 
 from .palette import Json
 
@@ -8,50 +8,36 @@ HISTORY = "connection-history"
 MONITOR = "connection-monitor"
 TAG = "connection-exporter"
 
-_KEEP = "${datasource:queryparam}&${checkurl:queryparam}&${__url_time_range}"
-_STATUS_PAGE = "${checkurl:raw}/"
+_TITLES = {OVERVIEW: "Overview", SERVICE: "Service", HISTORY: "History and SLO", MONITOR: "Monitor"}
+_LAST_30_DAYS = "from=now-30d&to=now"
 
 
 def to_service(name: str) -> list[Json]:
-    """Return the link of a service's row, tile or line to its detail; `name` is a Grafana macro."""
-    return [
-        {
-            "title": f"Details of ${{{name}}}",
-            "url": f"/d/{SERVICE}?var-name=${{{name}}}&{_KEEP}",
-            "targetBlank": False,
-        }
-    ]
+    """Return the link from a row, tile or line to the service's dashboard; `name` is a Grafana macro."""
+    query = f"var-name=${{{name}}}&${{datasource:queryparam}}&${{__url_time_range}}"
+    return [_link(f"Details of ${{{name}}}", f"/d/{SERVICE}?{query}")]
 
 
 def to_monitor() -> list[Json]:
-    """Return the link to the dashboard that says whether the others can be trusted."""
-    return [
-        {
-            "title": "Is the monitoring itself well?",
-            "url": f"/d/{MONITOR}?{_KEEP}",
-            "targetBlank": False,
-        }
-    ]
+    """Return the link to the dashboard about the monitoring itself."""
+    return [_link("Is the monitoring itself healthy?", f"/d/{MONITOR}?${{datasource:queryparam}}")]
 
 
-def to_history() -> list[Json]:
-    """Return the link to the 30 days, which keep their own time range."""
-    return [
-        {
-            "title": "The last 30 days",
-            "url": f"/d/{HISTORY}?${{datasource:queryparam}}",
-            "targetBlank": False,
-        }
-    ]
+def to_status_page(field: str) -> list[Json]:
+    """Return the link to the exporter's status page; `field` is a Grafana macro that gives its address.
+
+    Viewers cannot see Force check in Grafana. They can use it on that page.
+    """
+    return [_link("Status page of the exporter", f"${{{field}}}/", new_tab=True)]
 
 
-def to_status_page() -> list[Json]:
-    """Return the link to the exporter's own page, where those who only view may force a check."""
-    return [{"title": "Status page of the exporter", "url": _STATUS_PAGE, "targetBlank": True}]
+def to_runbook(name: str) -> list[Json]:
+    """Return the link to a runbook; `name` is a Grafana macro that gives the name of its file."""
+    return [_link(f"Runbook ${{{name}}}", f"${{runbooks:raw}}/${{{name}}}.md", new_tab=True)]
 
 
 def force_check() -> list[Json]:
-    """Return the action that asks the exporter for a check now; the browser sends it."""
+    """Return the action that asks the row's exporter for a check; the browser sends the request."""
     name = "${__data.fields.name}"
     return [
         {
@@ -61,7 +47,7 @@ def force_check() -> list[Json]:
             "confirmation": f"Check {name} now?",
             "fetch": {
                 "method": "POST",
-                "url": f"${{checkurl}}/health/force-check?service={name}",
+                "url": f"${{__data.fields.browser_url}}/health/force-check?service={name}",
                 "body": "{}",
                 "queryParams": [],
                 "headers": [["Content-Type", "application/json"]],
@@ -70,31 +56,28 @@ def force_check() -> list[Json]:
     ]
 
 
-def menu() -> list[Json]:
-    """Return the links above every dashboard: the set, by tag, and the exporter's status page."""
-    return [
-        {
-            "type": "dashboards",
-            "title": "Connections",
-            "tags": [TAG],
-            "asDropdown": False,
-            "includeVars": True,
-            "keepTime": True,
-            "targetBlank": False,
-            "icon": "external link",
-            "tooltip": "",
-            "url": "",
-        },
-        {
-            "type": "link",
-            "title": "Status page",
-            "tags": [],
-            "asDropdown": False,
-            "includeVars": False,
-            "keepTime": False,
-            "targetBlank": True,
-            "icon": "external link",
-            "tooltip": "The exporter's own live page, where everyone may ask for a check",
-            "url": _STATUS_PAGE,
-        },
-    ]
+def menu(uid: str) -> list[Json]:
+    """Return the links above a dashboard to the other three.
+
+    History always opens at 30 days. Its range is too long for the others, so links from it drop the range.
+    """
+    return [_menu_item(uid, other, title) for other, title in _TITLES.items() if other != uid]
+
+
+def _menu_item(uid: str, other: str, title: str) -> Json:
+    return {
+        "type": "link",
+        "title": title,
+        "tags": [],
+        "asDropdown": False,
+        "includeVars": True,
+        "keepTime": HISTORY not in (uid, other),
+        "targetBlank": False,
+        "icon": "dashboard",
+        "tooltip": "",
+        "url": f"/d/{other}?{_LAST_30_DAYS}" if other == HISTORY else f"/d/{other}",
+    }
+
+
+def _link(title: str, url: str, *, new_tab: bool = False) -> Json:
+    return {"title": title, "url": url, "targetBlank": new_tab}

@@ -1,13 +1,13 @@
-"""Monitor, the dashboard that asks whether exporter, Prometheus and Alertmanager are well."""
+"""Build Monitor, which asks whether the exporter, Prometheus and Alertmanager are healthy themselves."""
 
 from . import engines, itself, links
 from .dashboard import (
     Line,
     Section,
-    check_url_variable,
     dashboard,
     datasource_variable,
     label_variable,
+    runbooks_variable,
 )
 from .palette import (
     DISCONNECTED,
@@ -22,29 +22,32 @@ from .palette import (
     steps,
 )
 from .panels import stat, target, timeline, timeseries
-from .queries import watching
+from .queries import if_none, watching
 from .states import firing_table
 
 _JOB = 'job=~"$job"'
+_ABOUT = "ConnectionExporter.*|Prometheus.*|Alertmanager.*"
 _OURS = "connection_exporter_build_info|prometheus_build_info|alertmanager_build_info"
 
 
-def build(exporter_url: str) -> Json:
+def build() -> Json:
     """Return the Monitor dashboard."""
     alerts = firing_table(
-        title="Firing alerts",
-        description="What Alertmanager is being told now, the newest first; Watchdog aside.",
+        title="Firing alerts about the monitoring",
+        description="The alerts about the exporter, Prometheus and Alertmanager, the newest first. Those of services"
+        " are on the Overview.",
+        extra=f',alertname=~"{_ABOUT}"',
     )
     return dashboard(
         links.MONITOR,
         "Connections / Monitor",
-        "Can what the other dashboards say be trusted: are the exporter, Prometheus and"
-        " Alertmanager themselves well?",
+        "Can I trust the other dashboards: are the exporter, Prometheus and Alertmanager themselves healthy?",
         [
             Section(
                 [
                     Line(4, [(4, panel) for panel in _trust()]),
-                    Line(7, [(12, _targets()), (12, alerts)]),
+                    Line(6, [(24, _targets())]),
+                    Line(6, [(24, alerts)]),
                 ]
             ),
             Section(
@@ -76,7 +79,7 @@ def build(exporter_url: str) -> Json:
         variables=[
             datasource_variable(),
             label_variable("job", "Job", f'label_values({{__name__=~"{_OURS}"}}, job)'),
-            check_url_variable(exporter_url, hidden=True),
+            runbooks_variable(),
         ],
         time_from="now-6h",
         refresh="30s",
@@ -84,7 +87,6 @@ def build(exporter_url: str) -> Json:
 
 
 def _trust() -> list[Json]:
-    reload = "prometheus_config_last_reload_successful"
     failing = (
         "sum(increase(prometheus_notifications_errors_total[$__range]))"
         " + sum(increase(prometheus_notifications_dropped_total[$__range]))"
@@ -92,15 +94,14 @@ def _trust() -> list[Json]:
     return [
         stat(
             "Monitoring",
-            "Whether every exporter is there and its monitor is active.",
+            "Whether every exporter is up and its monitor is active.",
             [target(watching(), instant=True)],
             mappings=mappings(MONITORED),
-            links=links.to_status_page(),
         ),
         stat(
             "Watchdog",
-            "An alert that always fires. Silent means that rules are not evaluated: no alert can"
-            " come, whatever breaks.",
+            "An alert that always fires. Silent means that Prometheus does not evaluate the rules, so no other"
+            " alert can fire.",
             [
                 target(
                     'clamp_max(count(ALERTS{alertname=~".*Watchdog",alertstate="firing"}), 1) or vector(0)',
@@ -111,41 +112,34 @@ def _trust() -> list[Json]:
         ),
         stat(
             "Targets down",
-            "How many targets of the chosen jobs Prometheus cannot scrape.",
+            "How many targets of the selected jobs Prometheus cannot scrape.",
             [target(f"count(up{{{_JOB}}} == 0) or vector(0)", instant=True)],
             unit="short",
             thresholds=steps((None, HEALTHY), (1, DISCONNECTED)),
         ),
         stat(
-            "Last reload of configurations",
-            "Failed: a changed file was refused, and the one before it is still in force.",
+            "Reloads",
+            "Failed: the exporter, Prometheus or Alertmanager rejected a changed file and still uses the previous one.",
             [
                 target(
-                    "min(connection_exporter_config_last_reload_successful) or vector(0)",
-                    "exporter",
+                    "min(connection_exporter_config_last_reload_successful or"
+                    " prometheus_config_last_reload_successful or alertmanager_config_last_reload_successful)"
+                    " or vector(0)",
                     instant=True,
-                ),
-                target(f"min({reload}) or vector(0)", "Prometheus", ref="B", instant=True),
-                target(
-                    "min(alertmanager_config_last_reload_successful) or vector(0)",
-                    "Alertmanager",
-                    ref="C",
-                    instant=True,
-                ),
+                )
             ],
-            text="value_and_name",
             mappings=mappings(RELOADED),
         ),
         stat(
-            "Alerts not handed over",
-            "Alerts that Prometheus could not give to Alertmanager, in the range shown.",
+            "Alerts lost",
+            "Alerts that Prometheus could not send to Alertmanager, in the range.",
             [target(f"round({failing}) or vector(0)", instant=True)],
             unit="short",
             thresholds=steps((None, HEALTHY), (1, DISCONNECTED)),
         ),
         stat(
-            "Notifications failed",
-            "Notifications that Alertmanager could not deliver, in the range shown.",
+            "Undelivered",
+            "Notifications that Alertmanager could not deliver, in the range.",
             [
                 target(
                     "round(sum(increase(alertmanager_notifications_failed_total[$__range]))) or vector(0)",
@@ -160,12 +154,13 @@ def _trust() -> list[Json]:
 
 def _targets() -> Json:
     low = f"min by (job, instance) (min_over_time(up{{{_JOB}}}[$__interval]))"
+    none = if_none(f"up{{{_JOB}}}", "no target", 0).replace('"name"', '"job"')
     return timeline(
         "Targets",
         "Whether Prometheus could scrape each target: the worst within each step.",
         [
             target(
-                f"{low} or min by (job, instance) (up{{{_JOB}}})",
+                f"{low} or min by (job, instance) (up{{{_JOB}}}) or {none}",
                 "{{job}} {{instance}}",
             )
         ],
@@ -186,7 +181,7 @@ def _cpu() -> Json:
 def _memory() -> Json:
     return timeseries(
         "Memory",
-        "Resident memory. A line that only climbs is a leak.",
+        "Resident memory. A line that only rises is a leak.",
         [target(f"process_resident_memory_bytes{{{_JOB}}}", "{{job}}")],
         unit="bytes",
     )
@@ -196,7 +191,7 @@ def _files() -> Json:
     share = f"process_open_fds{{{_JOB}}} / process_max_fds{{{_JOB}}}"
     return timeseries(
         "File descriptors in use",
-        "Open files and connections over the limit. At the limit no new connection can be made.",
+        "Open files and connections divided by the limit. At the limit, no new connection can be opened.",
         [target(share, "{{job}}")],
         unit="percentunit",
         thresholds=steps((None, HEALTHY), (0.8, UNHEALTHY), (0.95, DISCONNECTED)),

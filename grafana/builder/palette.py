@@ -1,7 +1,7 @@
-"""Own the words, codes, colours and signs of every status; must not know of panels or queries.
+"""Define the words, codes, colours and signs of every status; must not know panels or queries.
 
-The colours are told apart with protanopia, deuteranopia and tritanopia (a test simulates all
-three), and each comes with a sign and a word, so that nothing rests on colour alone.
+People with protanopia, deuteranopia or tritanopia can distinguish the colours; a test simulates all three.
+Each colour comes with a sign and a word, so no information depends on colour alone.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ DISCONNECTED = "#C4320A"  # vermilion
 CONNECTING = "#7CC7F5"  # sky blue
 UNKNOWN = "#585862"  # slate
 
-# Lines that carry no status: none of them may be mistaken for one.
+# Lines that show no status; none of them looks like a status colour.
 FIRST = "#4477CC"  # blue
 SECOND = "#CC79A7"  # purple
 THIRD = "#B8B8C0"  # light grey
@@ -53,8 +53,15 @@ OVERALL = (
 UP_DOWN = (Word(0, "down", "✕", DISCONNECTED), Word(1, "up", "✓", HEALTHY))
 MONITORED = (Word(0, "not watching", "✕", DISCONNECTED), Word(1, "watching", "✓", HEALTHY))
 RELOADED = (Word(0, "failed", "✕", DISCONNECTED), Word(1, "ok", "✓", HEALTHY))
+REPLICA = (*UP_DOWN, Word(2, "not a replica", "-", NEUTRAL))
+CANARY = (*UP_DOWN, Word(2, "no canary", "-", NEUTRAL))
+PROCESS = (
+    Word(0, "not running", "✕", DISCONNECTED),
+    Word(1, "running", "✓", HEALTHY),
+    Word(2, "not a process", "-", NEUTRAL),
+)
 PIPELINE = (Word(0, "silent", "✕", DISCONNECTED), Word(1, "alive", "✓", HEALTHY))
-# Neither role is a fault of its own: `expect: {role: …}` says which is wanted.
+# Neither role is a fault; `expect: {role: …}` says which one is required.
 POSTGRESQL_ROLE = (Word(0, "primary", "◆", FIRST), Word(1, "standby", "◇", SECOND))
 
 
@@ -73,13 +80,17 @@ def texts(values: Mapping[str, str]) -> list[Json]:
     return [{"type": "value", "options": options}]
 
 
-def not_measured(text: str = "n/a") -> list[Json]:
-    """Return the mapping of NaN, which is what a mean over no sample gives."""
-    return [{"type": "special", "options": {"match": "nan", "result": {"text": text, "index": 99}}}]
+def not_measured(text: str = "n/a", colour: str = UNKNOWN) -> list[Json]:
+    """Return the mapping of a missing value and of NaN, the mean over no samples.
+
+    Without a colour of its own, a missing value takes the lowest threshold's: white, green or red.
+    """
+    result = {"text": text, "color": colour, "index": 99}
+    return [{"type": "special", "options": {"match": "null+nan", "result": result}}]
 
 
 def steps(*values: tuple[float | None, str]) -> Json:
-    """Return absolute thresholds; the first value is None, for everything below the second."""
+    """Return absolute thresholds; the first value is None: everything below the second, and no value."""
     return {
         "mode": "absolute",
         "steps": [{"value": value, "color": colour} for value, colour in values],

@@ -1,10 +1,13 @@
-"""Make the dicts of Grafana panels, one function a panel type; must not know what they show."""
+"""Make the dicts of Grafana panels: one function for each type; must not know what they show."""
 
 from collections.abc import Mapping, Sequence
 
-from .palette import NEUTRAL, Json, steps
+from .palette import NEUTRAL, UNKNOWN, Json, steps
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
+
+# With the mode "thresholds", a state timeline that merges values ignores the value mappings.
+_BY_MAPPING: Json = {"mode": "fixed", "fixedColor": UNKNOWN}
 
 
 def target(
@@ -42,7 +45,7 @@ def override(field: str, properties: Mapping[str, object]) -> Json:
 
 
 def colour_of(field: str, colour: str) -> Json:
-    """Return an override that paints one series in a fixed colour."""
+    """Return an override that gives one series a fixed colour."""
     return override(field, {"color": {"mode": "fixed", "fixedColor": colour}})
 
 
@@ -64,7 +67,7 @@ def panel(
     interval: str | None = None,
     extra: Mapping[str, object] | None = None,
 ) -> Json:
-    """Return a panel with all that every type has in common; place and id come with the layout."""
+    """Return a panel with what all types have in common; the layout adds place and id."""
     defaults: Json = {
         "color": colour or {"mode": "thresholds"},
         "custom": custom or {},
@@ -96,22 +99,28 @@ def stat(
     *,
     unit: str = "none",
     text: str = "auto",
+    values: str = "",
     mappings: Sequence[Json] = (),
     thresholds: Json | None = None,
+    transformations: Sequence[Json] = (),
     links: Sequence[Json] = (),
     extra: Mapping[str, object] | None = None,
 ) -> Json:
-    """Return one figure, or a tile for each series, on a coloured ground."""
+    """Return one figure, or a tile for each series, on a coloured background.
+
+    With `values`, a regular expression for a field of a table, each row becomes a tile named by its labels.
+    """
+    reduce: Json = {"calcs": ["lastNotNull"], "fields": values, "values": bool(values)}
     options: Json = {
         "colorMode": "background_solid",
         "graphMode": "none",
         "justifyMode": "center",
         "orientation": "auto",
         "percentChangeColorMode": "standard",
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "reduceOptions": {**reduce, "limit": 200} if values else reduce,
         "showPercentChange": False,
         "textMode": text,
-        "wideLayout": True,
+        "wideLayout": False,
     }
     return panel(
         "stat",
@@ -122,6 +131,7 @@ def stat(
         options=options,
         mappings=mappings,
         thresholds=thresholds,
+        transformations=transformations,
         links=links,
         extra=extra,
     )
@@ -141,7 +151,7 @@ def timeseries(
     links: Sequence[Json] = (),
     extra: Mapping[str, object] | None = None,
 ) -> Json:
-    """Return lines over time, or bars for events; colours of lines only say which is which."""
+    """Return lines over time, or bars for events; the colours only distinguish the lines."""
     custom: Json = {
         "drawStyle": "bars" if bars else "line",
         "fillOpacity": 80 if bars else 5,
@@ -153,6 +163,8 @@ def timeseries(
         "thresholdsStyle": {"mode": "dashed" if thresholds else "off"},
         "axisSoftMin": 0,
     }
+    if unit == "short":
+        custom["axisSoftMax"] = 1  # without it, an axis of zeros reads 0 to 100
     options: Json = {
         "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"mode": "multi", "sort": "desc"},
@@ -200,6 +212,7 @@ def timeline(
         unit="none",
         options=options,
         custom={"fillOpacity": 90, "lineWidth": 0, "spanNulls": False},
+        colour=_BY_MAPPING,
         mappings=mappings,
         interval=interval,
         links=links,
@@ -221,7 +234,7 @@ def daily(
         "colWidth": 0.95,
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
         "rowHeight": 0.9,
-        "showValue": "auto",
+        "showValue": "never",  # a cell of one day is too small for text; the tooltip shows it
         "tooltip": {"mode": "single", "sort": "none"},
     }
     return panel(
@@ -232,6 +245,7 @@ def daily(
         unit=unit,
         options=options,
         custom={"fillOpacity": 90, "lineWidth": 1},
+        colour=_BY_MAPPING if mappings else None,
         mappings=mappings,
         thresholds=thresholds,
         interval="1d",

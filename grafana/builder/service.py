@@ -1,12 +1,12 @@
-"""Service, the dashboard that asks what is happening to one service, and why."""
+"""Build Service, which asks what is happening to one service, and why."""
 
 from . import causes, kinds, links
 from .dashboard import (
     Line,
     Section,
-    check_url_variable,
     dashboard,
     datasource_variable,
+    runbooks_variable,
     service_variables,
     transitions_annotation,
 )
@@ -16,51 +16,31 @@ from .palette import (
     HEALTHY,
     NEUTRAL,
     SECOND,
+    STATUSES,
     UNHEALTHY,
     Json,
+    mappings,
     steps,
 )
 from .panels import colour_of, stat, target, targets, timeseries
-from .queries import (
-    SELECT,
-    availability,
-    bad_seconds,
-    outages,
-    rate,
-)
-from .states import (
-    firing_table,
-    service_table,
-    status_timeline,
-    time_in_each_state,
-    witnesses,
-)
+from .queries import SELECT, availability, bad_seconds, outages, rate, status_now, while_up
+from .states import facts_table, firing_table, signals, status_timeline, story_table, time_in_each_state
 
 
-def build(exporter_url: str) -> Json:
+def build() -> Json:
     """Return the Service dashboard."""
-    now = service_table(
-        title="Now",
-        description="What the exporter knows of the chosen services now, and Force check for each.",
-        with_address=True,
-    )
     timeline = status_timeline(
         title="Status over time",
-        description="The worst status within each step; lines mark the last transition.",
-    )
-    both = witnesses(
-        title="Session and canary",
-        description="The two witnesses: the held session, and the probe over a fresh connection. A"
-        " canary that is down while the session is up means that new clients get no connection.",
+        description="The worst status within each step. A vertical line marks the last transition.",
     )
     states = time_in_each_state(
-        title="Time in each state",
-        description="The time spent in each status over the range shown, counted exactly by the"
-        " exporter, and so also what was shorter than a scrape.",
+        title="Time in each status",
+        description="The share of the range in each status. The exporter counts the exact time, including what"
+        " is shorter than a scrape.",
     )
     alerts = firing_table(
         title="Firing alerts of the service",
-        description="Alerts that carry the name of a chosen service.",
+        description="The alerts with the name of this service.",
         extra=',name=~"$name"',
     )
     return dashboard(
@@ -70,45 +50,55 @@ def build(exporter_url: str) -> Json:
         [
             Section(
                 [
-                    Line(6, [(24, now)]),
-                    Line(4, [(6, _availability()), (6, _down()), (6, _outages()), (6, _bound())]),
-                    Line(6, [(12, timeline), (12, both)]),
+                    Line(4, [(6, _status()), (18, story_table())]),
+                    Line(4, [(24, facts_table())]),
+                    Line(5, [(24, timeline)]),
+                    Line(5, [(24, signals())]),
                 ]
             ),
             Section(
                 [
                     Line(7, [(12, causes.reasons()), (12, causes.transitions())]),
-                    Line(7, [(8, causes.sessions()), (8, causes.retries()), (8, alerts)]),
+                    Line(7, [(12, causes.sessions()), (12, causes.retries())]),
+                    Line(7, [(24, causes.phases())]),
+                    Line(6, [(24, alerts)]),
                 ],
                 title="Why: failures, transitions, sessions",
             ),
             Section(
                 [
                     Line(7, [(12, _latency()), (12, _checks())]),
-                    Line(7, [(16, states), (8, _certificate())]),
+                    Line(4, [(6, _availability()), (6, _down()), (6, _outages()), (6, _certificate())]),
+                    Line(5, [(16, states), (8, _bound())]),
                 ],
-                title="How well: latency, checks, time in each state",
+                title="How well: latency, checks, time in each status",
             ),
             *kinds.sections(),
         ],
-        variables=[
-            datasource_variable(),
-            *service_variables(),
-            check_url_variable(exporter_url),
-        ],
+        variables=[datasource_variable(), *service_variables(single=True), runbooks_variable()],
         time_from="now-3h",
         refresh="10s",
-        annotations=[transitions_annotation(enabled=True)],
+        annotations=[transitions_annotation()],
+    )
+
+
+def _status() -> Json:
+    return stat(
+        "Status",
+        "The status of the service now. Unknown also means that its exporter is down.",
+        [target(status_now(), "{{name}}", instant=True)],
+        mappings=mappings(STATUSES),
+        extra={"noValue": "no such service"},
     )
 
 
 def _availability() -> Json:
     return stat(
         "Availability",
-        "Healthy time over known time in the range shown.",
+        "Healthy time divided by known time in the range.",
         [target(availability("$__range"), "{{name}}", instant=True)],
         unit="percentunit",
-        thresholds=steps((None, UNHEALTHY), (0.999, HEALTHY)),
+        thresholds=steps((None, NEUTRAL), (0, UNHEALTHY), (0.999, HEALTHY)),
         extra={"decimals": 3, "max": 1, "noValue": "not known yet"},
     )
 
@@ -116,50 +106,51 @@ def _availability() -> Json:
 def _down() -> Json:
     return stat(
         "Time not healthy",
-        "Time in connecting, unhealthy and disconnected in the range shown.",
+        "Time in connecting, unhealthy and disconnected in the range.",
         [target(bad_seconds("$__range"), "{{name}}", instant=True)],
         unit="s",
-        thresholds=steps((None, HEALTHY), (1, UNHEALTHY)),
-        extra={"decimals": 1},
+        thresholds=steps((None, NEUTRAL), (0, HEALTHY), (1, UNHEALTHY)),
+        extra={"decimals": 1, "noValue": "not known yet"},
     )
 
 
 def _outages() -> Json:
     return stat(
         "Outages",
-        "Times that the service was lost and not healthy again at once, in the range shown.",
+        "How often the service was lost and not healthy again after the immediate attempt, in the range.",
         [target(outages("$__range"), "{{name}}", instant=True)],
         unit="short",
-        thresholds=steps((None, HEALTHY), (1, UNHEALTHY)),
-        extra={"decimals": 0},
+        thresholds=steps((None, NEUTRAL), (0, HEALTHY), (1, UNHEALTHY)),
+        extra={"decimals": 0, "noValue": "not known yet"},
     )
 
 
 def _bound() -> Json:
-    worst = f"max by (event) (connection_detection_bound_seconds{{{SELECT}}})"
+    bounds = f"max by (event) (connection_detection_bound_seconds{{{SELECT}}})"
     return stat(
-        "Noticed within",
-        "The longest it may take to notice that a connection was closed, that packets vanish, or"
-        " that the other side is frozen; the largest of the chosen services.",
-        [target(worst, "{{event}}", instant=True)],
+        "Detected within",
+        "The longest time until the exporter detects that the connection is closed, that packets vanish, or that"
+        " the other side is frozen.",
+        [target(bounds, "{{event}}", instant=True)],
         unit="s",
         text="value_and_name",
         thresholds=steps((None, NEUTRAL)),
+        extra={"noValue": "not known yet"},
     )
 
 
 def _latency() -> Json:
-    buckets = rate("connection_check_duration_seconds_bucket", by="le")
-    count = rate("connection_check_duration_seconds_count", by="kind")
-    total = rate("connection_check_duration_seconds_sum", by="kind")
+    buckets = rate("connection_check_duration_seconds_bucket", by="name, le")
+    count = rate("connection_check_duration_seconds_count")
+    total = rate("connection_check_duration_seconds_sum")
     return timeseries(
         "Latency",
-        "Duration of the answered probes over the held session, of all chosen services together."
-        " Half of the probes are faster than p50, 1 in 100 is slower than p99.",
+        "Duration of the answered probes over the held session. Half of the probes are faster than p50, 1 in 100"
+        " is slower than p99. There is no line while there is no session.",
         targets(
-            (f"histogram_quantile(0.99, {buckets})", "p99"),
-            (f"histogram_quantile(0.5, {buckets})", "p50"),
-            (f"{total} / {count}", "mean {{kind}}"),
+            (while_up(f"histogram_quantile(0.99, {buckets})"), "p99"),
+            (while_up(f"histogram_quantile(0.5, {buckets})"), "p50"),
+            (while_up(f"{total} / {count}"), "mean"),
         ),
         unit="s",
         interval="2m",
@@ -170,10 +161,10 @@ def _latency() -> Json:
 def _checks() -> Json:
     return timeseries(
         "Checks and failures",
-        "Checks made a second, and those that ended with no answer.",
+        "Checks per second, and failed checks per second.",
         targets(
-            (rate("connection_checks_total"), "{{name}} checks"),
-            (rate("connection_check_failures_total"), "{{name}} failures"),
+            (rate("connection_checks_total"), "checks"),
+            (rate("connection_check_failures_total"), "failures"),
         ),
         unit="cps",
         interval="1m",
@@ -185,10 +176,12 @@ def _certificate() -> Json:
     day = 86400
     return stat(
         "Certificate ends in",
-        "Time until the certificate of the other side expires; below zero it has. Amber and red begin"
-        " where the alerts become a ticket and a page. Only for services over TLS.",
+        "Time until the server's certificate expires; below zero it has expired. Amber and red begin where the"
+        " alerts become a ticket and a page.",
         [target(f"min by (name) ({ends}) - time()", "{{name}}", instant=True)],
         unit="s",
-        thresholds=steps((None, DISCONNECTED), (3 * day, UNHEALTHY), (14 * day, HEALTHY)),
-        extra={"decimals": 1, "noValue": "no service over TLS"},
+        thresholds=steps(
+            (None, NEUTRAL), (-36500 * day, DISCONNECTED), (3 * day, UNHEALTHY), (14 * day, HEALTHY)
+        ),
+        extra={"decimals": 1, "noValue": "no TLS"},
     )

@@ -1,94 +1,109 @@
-"""Make the panels of status that several dashboards show, so that they look the same everywhere."""
+"""Make the panels about status that several dashboards show, so that they look the same everywhere."""
 
 from collections.abc import Sequence
 
 from . import links
-from .palette import (
-    MONITORED,
-    STATUSES,
-    UP_DOWN,
-    Json,
-    mappings,
-    not_measured,
-    texts,
-)
+from .palette import CANARY, STATUSES, Json, mappings, texts
 from .panels import colour_of, panel, target, timeline
 from .queries import (
+    ROW,
     SELECT,
+    because_of,
     each,
     firing_since,
+    if_none,
     increase,
-    info,
     kept,
-    mean_latency,
-    monitored,
+    key,
     next_attempt,
+    reason,
+    rows,
+    runbook,
     status_now,
     status_over_time,
 )
 from .tables import Column, Label, joined, listed
 
+AGO = "dateTimeFromNow"
+AGO_WIDTH = 145  # fits "a few seconds ago"
 
-def service_table(*, title: str, description: str, with_address: bool) -> Json:
-    """Return the live table: one row a service, the highest code first, with Force check in each."""
-    details = links.to_service("__data.fields.name")
-    ago = "dateTimeFromNow"
-    since = each("connection_last_transition_timestamp_seconds")
+_NAME = "__data.fields.name"
+_BROWSER_URL = "__data.fields.browser_url"
+_UNUSED = ("id", "job", "instance")
+# The texts of the cells with an action or a link.
+_TEXTS = {"action": "Force check", "page": "open ↗", "open": "open ↗"}
+
+
+def service_table() -> Json:
+    """Return the table of the Overview: what is broken, since when, why, and what to do."""
+    status = Column(
+        "Status",
+        f"max by (id) ({key(status_now(ROW))})",
+        125,
+        mappings=mappings(STATUSES),
+        no_value="unknown",
+    )
+    columns = [Label("Service", "name", 125, fills=True, links=links.to_service(_NAME)), status, *_why()]
+    return joined(
+        "Services",
+        "One row for each service, the worst first. The name opens its dashboard. Reason: the most frequent reason"
+        " of its newest failed checks. Because of: a dependency that explains the fault. Force check is visible to"
+        " editors and administrators; everyone else can use the status page.",
+        rows(**_TEXTS),
+        columns,
+        sort_by="Status",
+        dropped=(*_UNUSED, "kind", "group", "address", "critical"),
+    )
+
+
+def story_table() -> Json:
+    """Return the row of one service: since when, why, and what to do."""
+    return joined(
+        "Why, and what to do",
+        "Reason: the most frequent reason of the newest failed checks. Because of: a dependency that explains the"
+        " fault. Force check is visible to editors and administrators; everyone else can use the status page.",
+        rows(**_TEXTS),
+        [*_why(), Label("name", "name", 0, hidden=True)],
+        sort_by="Since",
+        dropped=(*_UNUSED, "kind", "group", "address", "critical"),
+    )
+
+
+def facts_table() -> Json:
+    """Return the row of one service: what it is, and its last and next check."""
     columns: list[Label | Column] = [
-        Label("Service", "name", 150, details),
-        Label("Kind", "kind", 100),
-        Column("Status", status_now(), width=140, mappings=mappings(STATUSES), links=details),
-        Column("For", f"time() - {since}", unit="s", width=90, decimals=1),
-        Column("Retries", each("connection_retries"), width=70),
-        Column("Next attempt in", next_attempt(), unit="s", width=110, mappings=texts({"0": "now"})),
-        Column("Last check", _kept_ms("connection_last_check_timestamp_seconds"), ago, 130),
+        Label("Kind", "kind", 95),
+        Label("Address", "address", 160, fills=True),
+        Label("Critical", "critical", 80),
+        Column("Retries", _each("connection_retries"), 75),
+        Column(
+            "Next attempt",
+            f"max by (id) ({key(next_attempt(ROW))})",
+            115,
+            unit="s",
+            mappings=texts({"0": "now"}),
+        ),
+        Column("Last check", _kept_ms("connection_last_check_timestamp_seconds"), AGO_WIDTH, AGO),
         Column(
             "Last success",
             _kept_ms("connection_last_success_timestamp_seconds"),
-            ago,
-            130,
+            AGO_WIDTH,
+            AGO,
             no_value="never",
         ),
-        Column("Latency", mean_latency("5m"), unit="s", width=90, mappings=not_measured()),
-        Column("Session", each("connection_session_up"), width=90, mappings=mappings(UP_DOWN)),
-        Column("Canary", each("connection_canary_up"), width=90, mappings=mappings(UP_DOWN)),
-        Column(
-            "Certificate ends",
-            _ms("connection_tls_certificate_expiry_timestamp_seconds"),
-            ago,
-            130,
-        ),
-        Column("Monitoring", monitored(), width=130, mappings=mappings(MONITORED)),
-        Label("Critical", "critical", 80),
-        Column(
-            "Action",
-            f"0 * {each('connection_status')}",
-            width=120,
-            mappings=texts({"0": "Force check"}),
-            actions=links.force_check(),
-        ),
-        Column(
-            "Status page",
-            f"0 * {each('connection_status')}",
-            width=110,
-            mappings=texts({"0": "open ↗"}),
-            links=links.to_status_page(),
-        ),
     ]
-    if with_address:
-        columns.insert(2, Label("Address", "address", 190))
     return joined(
-        title,
-        description,
-        info(),
+        "Facts",
+        "What the service is, how many attempts in a row have failed, and when it was and will be checked.",
+        rows(),
         columns,
-        sort_by="Status",
-        dropped=() if with_address else ("address",),
+        sort_by="Address",
+        dropped=(*_UNUSED, "name", "group", "browser_url"),
     )
 
 
 def status_timeline(*, title: str, description: str) -> Json:
-    """Return the band of statuses of each service, in which no outage is too short to show."""
+    """Return a band for each service, coloured by status, in which even a short outage is visible."""
     return timeline(
         title,
         description,
@@ -98,12 +113,33 @@ def status_timeline(*, title: str, description: str) -> Json:
     )
 
 
+def signals() -> Json:
+    """Return the bands of the two independent signals: the held session and the canary."""
+    session, canary = (f"connection_{one}_up{{{SELECT}}}" for one in ("session", "canary"))
+
+    def lowest(series: str) -> str:
+        return f"min by (name) (min_over_time({series}[$__interval])) or min by (name) ({series})"
+
+    return timeline(
+        "Session and canary",
+        "The held session, and the probe over a fresh connection. If the canary is down while the session is up,"
+        " new clients cannot connect.",
+        [
+            target(f"{lowest(session)} or {if_none(session, 'session', 0)}", "session"),
+            target(f"{lowest(canary)} or {if_none(canary, 'canary', 2)}", "canary", ref="B"),
+        ],
+        mappings=mappings(CANARY),
+    )
+
+
 def time_in_each_state(*, title: str, description: str) -> Json:
-    """Return a bar for each service, split by the time it spent in each status."""
+    """Return a bar for each service, split by the share of time that it spent in each status."""
     words = [word.word for word in STATUSES]
+    whole = increase("connection_state_seconds_total", "$__range")
     queries = [
         target(
-            increase("connection_state_seconds_total", "$__range", extra=f',state="{word}"'),
+            increase("connection_state_seconds_total", "$__range", extra=f',state="{word}"')
+            + f" / ({whole} > 0)",
             ref=word,
             table=True,
         )
@@ -119,7 +155,7 @@ def time_in_each_state(*, title: str, description: str) -> Json:
         "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
         "orientation": "horizontal",
         "showValue": "never",
-        "stacking": "percent",
+        "stacking": "normal",
         "tooltip": {"mode": "multi", "sort": "none"},
         "xField": "Service",
         "xTickLabelRotation": 0,
@@ -130,11 +166,11 @@ def time_in_each_state(*, title: str, description: str) -> Json:
         title,
         description,
         queries,
-        unit="s",
+        unit="percentunit",
         options=options,
         custom={"fillOpacity": 90, "lineWidth": 0},
         overrides=status_overrides(),
-        extra={"decimals": 1},
+        extra={"decimals": 1, "min": 0, "max": 1},
         transformations=[
             {"id": "joinByField", "options": {"byField": "name", "mode": "outer"}},
             {
@@ -150,17 +186,18 @@ def time_in_each_state(*, title: str, description: str) -> Json:
 
 
 def firing_table(*, title: str, description: str, extra: str = "") -> Json:
-    """Return the alerts that fire now, the newest first."""
+    """Return the alerts that are firing, the newest first."""
     return listed(
         title,
         description,
         firing_since(extra),
         [
-            Label("Alert", "alertname", 230),
-            Label("Service", "name", 130, links.to_service("__data.fields.name")),
+            Column("Since", "", AGO_WIDTH, AGO, mappings=texts({"0": "-"})),
             Label("Severity", "severity", 90),
+            Label("Alert", "alertname", 265),
+            Label("Service", "name", 125, fills=True, links=links.to_service(_NAME)),
+            Label("Runbook", "runbook", 90, links=links.to_runbook("__data.fields.alertname")),
         ],
-        Column("Since", "", unit="dateTimeFromNow", width=130, mappings=texts({"0": "all quiet"})),
         sort_by="Since",
     )
 
@@ -170,31 +207,24 @@ def status_overrides() -> Sequence[Json]:
     return [colour_of(word.word, word.colour) for word in STATUSES]
 
 
-def witnesses(*, title: str, description: str) -> Json:
-    """Return the bands of the two witnesses: the held session and the canary."""
-    return timeline(
-        title,
-        description,
-        [
-            target(
-                f"min by (name) (min_over_time(connection_session_up{{{SELECT}}}[$__interval]))"
-                f" or {each('connection_session_up')}",
-                "{{name}} session",
-            ),
-            target(
-                f"min by (name) (min_over_time(connection_canary_up{{{SELECT}}}[$__interval]))"
-                f" or {each('connection_canary_up')}",
-                "{{name}} canary",
-                ref="B",
-            ),
-        ],
-        mappings=mappings(UP_DOWN),
-    )
+def _why() -> list[Label | Column]:
+    """Return the columns that answer: since when, why, and what do I do."""
+    since = _kept_ms("connection_last_transition_timestamp_seconds")
+    return [
+        Column("Since", since, AGO_WIDTH, AGO),
+        Label("Reason", "reason", 100, reason()),
+        Label("Because of", "cause", 105, because_of(), fills=True),
+        Label("Action", "action", 115, actions=links.force_check()),
+        Label("Status page", "page", 110, links=links.to_status_page(_BROWSER_URL)),
+        Label("Runbook", "open", 90, links=links.to_runbook("__data.fields.runbook")),
+        Label("browser_url", "browser_url", 0, hidden=True),
+        Label("runbook", "runbook", 0, runbook(), hidden=True),
+    ]
 
 
-def _ms(metric: str) -> str:
-    return f"{each(metric)} * 1000"
+def _each(metric: str) -> str:
+    return f"max by (id) ({key(each(metric, by=ROW))})"
 
 
 def _kept_ms(metric: str) -> str:
-    return f"({kept(metric)}) * 1000"
+    return f"max by (id) ({key(kept(metric, ROW))}) * 1000"

@@ -1,112 +1,110 @@
-"""Make tables: of one row a service, a column a query, joined by `name`; and of one query."""
+"""Make tables: one row for each service with queries joined by `id`; or one row for each sample of a query."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from .palette import Json, steps
+from .palette import UNKNOWN, Json, not_measured, steps
 from .panels import override, panel, target
 
-# Columns whose ground is painted by value; the others are plain text.
+# Columns whose background is coloured by value; the others are plain text.
 _PAINTED: Json = {"type": "color-background", "mode": "basic"}
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: a query of one value a service, and how it is shown."""
+    """One column: a query of one value for each row, and how it is shown."""
 
     title: str
     expr: str
+    width: int
     unit: str = "none"
-    width: int = 110
     mappings: Sequence[Json] = ()
     thresholds: Json | None = None
     decimals: int | None = None
     no_value: str = "n/a"
-    links: Sequence[Json] = ()
-    actions: Sequence[Json] = field(default=())
 
     def properties(self) -> Json:
         """Return the overrides of this column."""
         painted = self.thresholds is not None or any("color" in str(mapping) for mapping in self.mappings)
+        mappings = [*self.mappings, *not_measured()] if painted else list(self.mappings)
         made: Json = {
             "unit": self.unit,
             "noValue": self.no_value,
             "custom.width": self.width,
-            "mappings": list(self.mappings),
+            "mappings": mappings,
         }
         if self.decimals is not None:
             made["decimals"] = self.decimals
-        if self.thresholds is not None:
-            made["thresholds"] = self.thresholds
-        if self.links:
-            made["links"] = list(self.links)
-        if self.actions:
-            made["custom.cellOptions"] = {"type": "actions"}
-            made["actions"] = list(self.actions)
-        elif painted:
+        if painted:
             made["custom.cellOptions"] = _PAINTED
+            made["thresholds"] = self.thresholds or steps((None, UNKNOWN))
         return made
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One column that shows a label of the first query."""
+    """One column that shows a label: of the query `expr`, or of the query of the rows.
+
+    With `fills`, the column takes the space that is left, and `width` is its minimum.
+    """
 
     title: str
     label: str
-    width: int = 110
+    width: int
+    expr: str = ""
+    fills: bool = False
+    hidden: bool = False
+    mappings: Sequence[Json] = ()
     links: Sequence[Json] = ()
+    actions: Sequence[Json] = ()
 
     def properties(self) -> Json:
         """Return the overrides of this column."""
-        made: Json = {"custom.width": self.width}
+        if self.hidden:  # Grafana 11 to 12.1 reads the first, later versions the second
+            return {"custom.hidden": True, "custom.hideFrom": {"viz": True, "legend": True, "tooltip": True}}
+        made: Json = {"custom.minWidth" if self.fills else "custom.width": self.width}
+        if self.mappings:
+            made["mappings"] = list(self.mappings)
         if self.links:
             made["links"] = list(self.links)
+        if self.actions:
+            made["custom.cellOptions"] = {"type": "actions"}
+            made["actions"] = list(self.actions)
         return made
 
 
 def joined(
     title: str,
     description: str,
-    labels_from: str,
+    rows: str,
     columns: Sequence[Label | Column],
     *,
     sort_by: str,
     descending: bool = True,
+    by: str = "id",
     dropped: Sequence[str] = (),
 ) -> Json:
-    """Return a table whose rows are the services; `labels_from` is the query that carries labels.
+    """Return a table with a row for each sample of `rows`, joined by the label `by`.
 
-    `dropped` names the labels of that query which no column shows.
+    `dropped` names the labels of `rows` which no column shows.
     """
-    measured = [column for column in columns if isinstance(column, Column)]
-    refs = {column.title: chr(ord("B") + n) for n, column in enumerate(measured)}
-    queries = [target(labels_from, ref="A", table=True)]
-    queries += [target(column.expr, ref=refs[column.title], table=True) for column in measured]
-    hidden = ["Time", *(f"Time {n + 1}" for n in range(len(queries))), "Value #A", *dropped]
-    fields = {
-        column.title: column.label if isinstance(column, Label) else f"Value #{refs[column.title]}"
-        for column in columns
-    }
-    transformations: list[Json] = [
-        {"id": "joinByField", "options": {"byField": "name", "mode": "outer"}},
-        {
-            "id": "organize",
-            "options": {
-                "excludeByName": dict.fromkeys(hidden, True),
-                "indexByName": {name: index for index, name in enumerate(fields.values())},
-                "renameByName": {name: shown for shown, name in fields.items()},
-            },
-        },
-    ]
+    queries = [target(rows, ref="A", table=True)]
+    fields: dict[str, str] = {}
+    values = []
+    for column in columns:
+        ref = chr(ord("A") + len(queries))
+        if column.expr:
+            queries.append(target(column.expr, ref=ref, table=True))
+        if isinstance(column, Column):
+            fields[f"Value #{ref}"] = column.title
+        else:
+            fields[column.label] = column.title
+            values += [f"Value #{ref}"] if column.expr else []
+    times = ["Time", *(f"Time {n + 1}" for n in range(len(queries)))]
+    organize = _organize(fields, [*times, "Value #A", *values, *dropped])
+    join: Json = {"id": "joinByField", "options": {"byField": by, "mode": "outer"}}
     return _table(
-        title,
-        description,
-        queries,
-        overrides=[override(column.title, column.properties()) for column in columns],
-        transformations=transformations,
-        sort_by=sort_by,
-        descending=descending,
+        title, description, queries, columns, [join, organize], sort_by=sort_by, descending=descending
     )
 
 
@@ -114,41 +112,38 @@ def listed(
     title: str,
     description: str,
     expr: str,
-    columns: Sequence[Label],
-    value: Column,
+    columns: Sequence[Label | Column],
     *,
     sort_by: str,
     descending: bool = True,
 ) -> Json:
-    """Return a table of the samples of one query: some of its labels, and the value."""
-    shown: list[Label | Column] = [*columns, value]
-    fields = {column.title: column.label for column in columns} | {value.title: "Value"}
-    organize: Json = {
+    """Return a table of the samples of one query: its labels, and its value."""
+    fields = {column.label if isinstance(column, Label) else "Value": column.title for column in columns}
+    queries = [target(expr, table=True)]
+    transformations = [_organize(fields, ["Time"])]
+    return _table(
+        title, description, queries, columns, transformations, sort_by=sort_by, descending=descending
+    )
+
+
+def _organize(fields: dict[str, str], hidden: Sequence[str]) -> Json:
+    return {
         "id": "organize",
         "options": {
-            "excludeByName": {"Time": True},
-            "indexByName": {name: index for index, name in enumerate(fields.values())},
-            "renameByName": {name: shown for shown, name in fields.items()},
+            "excludeByName": dict.fromkeys(hidden, True),
+            "indexByName": {name: index for index, name in enumerate(fields)},
+            "renameByName": fields,
         },
     }
-    return _table(
-        title,
-        description,
-        [target(expr, table=True)],
-        overrides=[override(column.title, column.properties()) for column in shown],
-        transformations=[organize],
-        sort_by=sort_by,
-        descending=descending,
-    )
 
 
 def _table(
     title: str,
     description: str,
     queries: Sequence[Json],
-    *,
-    overrides: Sequence[Json],
+    columns: Sequence[Label | Column],
     transformations: Sequence[Json],
+    *,
     sort_by: str,
     descending: bool,
 ) -> Json:
@@ -166,6 +161,6 @@ def _table(
         options=options,
         custom={"align": "left", "cellOptions": {"type": "auto"}, "filterable": False},
         thresholds=steps((None, "text")),
-        overrides=overrides,
+        overrides=[override(column.title, column.properties()) for column in columns],
         transformations=transformations,
     )

@@ -1,4 +1,4 @@
-"""What render.py writes, where alerts go, who mutes whom, and how each text comes out."""
+"""What render.py writes, where alerts are routed, what inhibits what, and how each text reads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def is_before_028(run: Run) -> bool:
     return (int(found[1]), int(found[2])) < (0, 28)
 
 
-def test_the_committed_config_is_what_an_empty_environment_gives() -> None:
+def test_the_committed_config_is_what_an_empty_environment_renders() -> None:
     """Nothing set is a valid state: it notifies nobody."""
     result = render({})
     assert (result.returncode, result.stderr) == (0, "")
@@ -132,6 +133,7 @@ def test_all_receivers_fit_together(run: Run, tmp_path: Path) -> None:
         "ticket": chat | {"email_configs"},
         "info": chat,
         "watchdog": {"webhook_configs"},
+        "nobody": set(),
     }
 
 
@@ -161,11 +163,11 @@ def test_sms_is_for_pages_only_even_when_there_is_nothing_else(tmp_path: Path) -
     """And render.py says that tickets then reach nobody."""
     result = render(environments(tmp_path)["sns"])
     assert [r["name"] for r in yaml.safe_load(result.stdout)["receivers"] if len(r) > 1] == ["page"]
-    assert "nobody is told of tickets" in result.stderr
+    assert "nobody receives the tickets" in result.stderr
 
 
 def test_the_watchdog_sends_no_resolve(tmp_path: Path) -> None:
-    """A dead man's switch that is told of an end would think itself alive once more."""
+    """A dead man's switch would take a resolve for a sign of life."""
     config = yaml.safe_load(render(environments(tmp_path)["watchdog"]).stdout)
     (receiver,) = (r for r in config["receivers"] if r["name"] == "watchdog")
     assert receiver["webhook_configs"][0]["send_resolved"] is False
@@ -185,11 +187,11 @@ BAD = {
         {"ALERT_SLACK_URL": "https://hooks.example.com/s3cret"},
         "ALERT_SLACK_URL is not a variable of this program: secrets come from files only: "
         "put it into a file and "
-        "set ALERT_SLACK_URL_FILE to its path",
+        "set ALERT_SLACK_URL_FILE to the path",
     ),
     "half an email": (
         {"ALERT_EMAIL_TO": "ops@example.com", "ALERT_EMAIL_FROM": "alerts@example.com"},
-        "ALERT_EMAIL_SMARTHOST is not set, and email needs it: set it (email: host:port of the mail server)",
+        "ALERT_EMAIL_SMARTHOST is not set, but email needs it: set it (email: host:port of the mail server)",
     ),
     "a smarthost without port": (
         {**EMAIL, "ALERT_EMAIL_SMARTHOST": "mail.example.com"},
@@ -197,7 +199,7 @@ BAD = {
     ),
     "a user without password": (
         {**EMAIL, "ALERT_EMAIL_USERNAME": "alerts"},
-        "ALERT_EMAIL_PASSWORD_FILE is not set, and ALERT_EMAIL_USERNAME needs it: set it",
+        "ALERT_EMAIL_PASSWORD_FILE is not set, but ALERT_EMAIL_USERNAME needs it: set it",
     ),
     "neither true nor false": (
         {**EMAIL, "ALERT_EMAIL_REQUIRE_TLS": "no"},
@@ -209,7 +211,7 @@ BAD = {
     ),
     "a channel without a webhook": (
         {"ALERT_SLACK_CHANNEL": "#alerts"},
-        "ALERT_SLACK_URL_FILE is not set, and ALERT_SLACK_CHANNEL needs it: set it",
+        "ALERT_SLACK_URL_FILE is not set, but ALERT_SLACK_CHANNEL needs it: set it",
     ),
     "a chat by its name": (
         {"ALERT_TELEGRAM_CHAT_ID": "@ops", "ALERT_TELEGRAM_TOKEN_FILE": "{tmp}/word"},
@@ -223,25 +225,25 @@ BAD = {
     "a directory": (
         {"ALERT_PAGERDUTY_KEY_FILE": "{tmp}"},
         "ALERT_PAGERDUTY_KEY_FILE names {tmp}, which is a directory: Docker creates one "
-        "where a mounted file is missing",
+        "if a mounted file is missing",
     ),
     "an empty file": (
         {"ALERT_PAGERDUTY_KEY_FILE": "{tmp}/empty"},
-        "ALERT_PAGERDUTY_KEY_FILE names {tmp}/empty, which is empty: write the secret into it",
+        "ALERT_PAGERDUTY_KEY_FILE names {tmp}/empty, which is empty: write the secret to it",
     ),
     "a relative path": (
         {"ALERT_PAGERDUTY_KEY_FILE": "secrets/key"},
         "ALERT_PAGERDUTY_KEY_FILE names secrets/key, a relative path, which Alertmanager may "
-        "resolve otherwise",
+        "resolve differently",
     ),
     "no address in the file": (
         {"ALERT_DISCORD_URL_FILE": "{tmp}/word"},
-        "ALERT_DISCORD_URL_FILE names {tmp}/word, whose content is not one address that starts with https://",
+        "ALERT_DISCORD_URL_FILE names {tmp}/word, whose content is not one URL that starts with https://",
     ),
     "a password in a plain address": (
         {"ALERT_WEBHOOK_URL": "http://user:pass@example.com/"},
-        "ALERT_WEBHOOK_URL is no plain http:// or https:// address: mend it, or, if it holds "
-        "a user or a password",
+        "ALERT_WEBHOOK_URL is not a plain http:// or https:// URL: correct it or, if it contains a "
+        "user or a password",
     ),
     "two addresses": (
         {"ALERT_WEBHOOK_URL": "http://example.com/", "ALERT_WEBHOOK_URL_FILE": "{tmp}/hook"},
@@ -249,7 +251,7 @@ BAD = {
     ),
     "a token for no webhook": (
         {"ALERT_WEBHOOK_TOKEN_FILE": "{tmp}/word"},
-        "ALERT_WEBHOOK_URL is not set, and ALERT_WEBHOOK_TOKEN_FILE needs it: set it, or "
+        "ALERT_WEBHOOK_URL is not set, but ALERT_WEBHOOK_TOKEN_FILE needs it: set it, or "
         "ALERT_WEBHOOK_URL_FILE",
     ),
     "Amazon's keys missing": (
@@ -264,7 +266,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_mistake_is_named_with_its_mend_and_nothing_is_written(tmp_path: Path, case: str) -> None:
+def test_an_error_names_the_variable_and_the_fix_and_nothing_is_written(tmp_path: Path, case: str) -> None:
     """Exit 2, one line that names the variable or the file; the output from before stays."""
     environments(tmp_path)
     (tmp_path / "empty").touch()
@@ -280,8 +282,8 @@ def test_a_mistake_is_named_with_its_mend_and_nothing_is_written(tmp_path: Path,
     assert output.read_text(encoding="utf-8") == "from before"
 
 
-def test_all_mistakes_are_told_at_once() -> None:
-    """Nobody should mend one, start again and meet the next."""
+def test_all_errors_are_reported_at_once() -> None:
+    """So that nobody has to fix one, start again and meet the next."""
     result = render({"ALERT_EMAIL_TO": "ops", "ALERT_SMS_REGION": "Frankfurt", "ALERT_X": "1"})
     names = re.findall(r"error: (ALERT_\w+)", result.stderr)
     assert sorted(names) == [
@@ -294,7 +296,7 @@ def test_all_mistakes_are_told_at_once() -> None:
     ]
 
 
-def test_an_unreadable_file_is_named_with_the_user_who_may_not_read_it(
+def test_an_unreadable_file_is_named_with_the_user_who_cannot_read_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Seen as an ordinary user, which root becomes for a moment, for it may read everything."""
@@ -315,7 +317,7 @@ def test_an_unreadable_file_is_named_with_the_user_who_may_not_read_it(
         finally:
             os.seteuid(before)
     assert status == 2
-    wanted = f"ALERT_PAGERDUTY_KEY_FILE names {key}, which user {user} may not read"
+    wanted = f"ALERT_PAGERDUTY_KEY_FILE names {key}, which user {user} cannot read"
     assert wanted in capsys.readouterr().err
 
 
@@ -352,7 +354,7 @@ def test_a_directory_that_is_not_there_is_exit_1(tmp_path: Path) -> None:
     )
 
 
-def test_templates_that_are_not_there_are_told_before_a_start(tmp_path: Path) -> None:
+def test_missing_templates_are_reported_before_a_start(tmp_path: Path) -> None:
     """Alertmanager itself would start without them and fail at the first notification."""
     result = render({}, "--output", tmp_path / "alertmanager.yml")
     assert result.returncode == 2
@@ -364,8 +366,8 @@ def test_help_names_every_variable_and_the_exit_codes() -> None:
     text = render({}, "--help").stdout
     documented = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
     names = set(re.findall(r"^  (ALERT_\w+) ", text, flags=re.MULTILINE))
-    assert len(names) == 20
-    assert "exit status: 0 written, 1 cannot write" in text
+    assert len(names) == 21
+    assert "exit status: 0 written, 1 the output cannot be written" in text
     assert {name for name in names if name not in documented} == set()
 
 
@@ -373,6 +375,20 @@ ROUTES = [
     ("watchdog", {"alertname": "Watchdog", "severity": "none"}),
     ("page", {"alertname": "ConnectionDisconnected", "severity": "critical", "name": "database"}),
     ("ticket", {"alertname": "ConnectionDisconnected", "severity": "warning", "name": "database"}),
+    ("page", {"alertname": "ConnectionDown", "severity": "critical", "name": "database"}),
+    (
+        "nobody",
+        {"alertname": "ConnectionDisconnected", "severity": "critical", "push": "silent", "name": "database"},
+    ),
+    (
+        "page",
+        {
+            "alertname": "ConnectionDisconnected",
+            "severity": "critical",
+            "push": "failing",
+            "name": "database",
+        },
+    ),
     ("page", {"alertname": "ConnectionExporterDown", "severity": "critical"}),
     ("ticket", {"alertname": "AlertmanagerNotificationsFailing", "severity": "warning"}),
     ("info", {"alertname": "ConnectionCertificateRenewalDue", "severity": "info"}),
@@ -396,17 +412,101 @@ def test_alerts_are_routed_by_severity(run: Run, receiver: str, labels: dict[str
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def routed(run: Run, config: Path, labels: dict[str, str]) -> str:
+    """Return the receiver to which amtool routes an alert."""
+    pairs = [f"{key}={value}" for key, value in labels.items()]
+    result = run("amtool", "config", "routes", "test", f"--config.file={config}", *pairs)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.strip()
+
+
+def with_routes(directory: Path, routes: str) -> dict[str, str]:
+    """Return variables for email, PagerDuty and a webhook, with these routes."""
+    path = directory / "routes.yml"
+    path.write_text(routes, encoding="utf-8")
+    channels = environments(directory)
+    return {
+        **channels["email"],
+        **channels["pagerduty"],
+        **channels["webhook"],
+        "ALERT_ROUTES": str(path),
+    }
+
+
+def test_only_prod_pages_takes_two_lines(run: Run, tmp_path: Path) -> None:
+    """A group reaches its own channels; other services those of `default`; the monitoring itself all."""
+    output = tmp_path / "alertmanager.yml"
+    environment = with_routes(tmp_path, "default: [email]\nprod: [pagerduty, webhook]\n")
+    result = render(environment, "--templates", TEMPLATES, "--output", output)
+    assert result.returncode == 0, result.stderr
+    checked = run("amtool", "check-config", output)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    receivers = {r.pop("name"): set(r) for r in yaml.safe_load(output.read_text())["receivers"]}
+    down = {"alertname": "ConnectionDisconnected", "severity": "critical", "name": "database"}
+    for labels, receiver, channels in (
+        ({**down, "group": "prod"}, "page-prod", {"pagerduty_configs", "webhook_configs"}),
+        ({**down, "group": "prod", "severity": "warning"}, "ticket-prod", {"webhook_configs"}),
+        ({**down, "group": "prod", "severity": "info"}, "info-prod", {"webhook_configs"}),
+        ({**down, "group": "staging"}, "page-default", {"email_configs"}),
+        (down, "page-default", {"email_configs"}),
+        (
+            {"alertname": "ConnectionExporterDown", "severity": "critical"},
+            "page",
+            {"email_configs", "pagerduty_configs", "webhook_configs"},
+        ),
+        ({"alertname": "SomethingOfYours"}, "ticket", {"email_configs", "webhook_configs"}),
+    ):
+        assert routed(run, output, labels) == receiver, labels
+        assert receivers[receiver] == channels, labels
+
+
+def test_routes_inherit_the_timing_of_their_severity(tmp_path: Path) -> None:
+    """A page stays a page, whichever channels it reaches."""
+    result = render(with_routes(tmp_path, "prod: [email]\n"))
+    down, page = (r for r in yaml.safe_load(result.stdout)["route"]["routes"] if r["receiver"] == "page")
+    assert (down["group_wait"], page["group_wait"]) == ("0s", "1s")
+    for route in (down, page):
+        assert route["routes"] == [{"matchers": ['group="prod"'], "receiver": "page-prod"}]
+
+
+def test_no_page_is_looked_at_again_before_the_cluster_has_agreed() -> None:
+    """What the second member of a cluster sends after its wait would be out of date (`--cluster.peer-timeout`)."""
+    pages = [r for r in config()["route"]["routes"] if r["receiver"] == "page"]
+    assert [route["group_interval"] for route in pages] == ["20s", "20s"]
+
+
+@pytest.mark.parametrize(
+    ("routes", "message"),
+    [
+        ("prod: [emial]", "prod: 'emial' is not a channel: did you mean email?"),
+        ("prod: [telegram]", "prod: telegram is not configured: set its ALERT_TELEGRAM_… variables"),
+        ("prod: email", "prod: a list of channels is needed, such as [telegram, email]"),
+        ("'pr\"od': [email]", "the name of a group is text of letters, digits, spaces, dots, _ and -"),
+        ("[prod]", "which does not map groups to channels: write lines such as `prod: [telegram, email]`"),
+        ("{", "which cannot be read (it is not YAML)"),
+    ],
+)
+def test_an_error_in_the_routes_names_the_file_and_the_fix(tmp_path: Path, routes: str, message: str) -> None:
+    """Exit 2, and nothing is written."""
+    result = render(with_routes(tmp_path, routes))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert str(tmp_path / "routes.yml") in result.stderr
+    assert message in result.stderr
+
+
 def test_the_watchdog_is_sent_every_minute() -> None:
     """It is due again after one flush of its group and before the second."""
     (route,) = (r for r in config()["route"]["routes"] if r["receiver"] == "watchdog")
     assert (route["group_interval"], route["repeat_interval"]) == ("30s", "45s")
 
 
+@cache
 def config() -> Any:
     """Return the committed configuration."""
     return yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
 
 
+@cache
 def alerts() -> list[dict[str, str]]:
     """Return the labels of each alert, as Prometheus would send it for one service."""
     found = []
@@ -416,10 +516,35 @@ def alerts() -> list[dict[str, str]]:
                 if "alert" not in rule:
                     continue
                 labels = {"alertname": rule["alert"], **rule["labels"], "job": "j", "instance": "i"}
+                labels.pop("group", None)  # a template: it depends on the service
                 if "$labels.name" in rule["annotations"]["description"]:
                     labels |= {"name": "database", "kind": "postgresql"}
                 found.append(labels)
     return found
+
+
+def down(severity: str = "critical") -> dict[str, str]:
+    """Return the labels of the alert that the exporter sends itself: it has no job."""
+    return {
+        "alertname": "ConnectionDown",
+        "source": "connection-exporter",
+        "severity": severity,
+        "name": "database",
+        "kind": "postgresql",
+        "instance": "i",
+    }
+
+
+def with_push(push: str) -> dict[str, str]:
+    """Return the labels of ConnectionDisconnected, as the rules relate it to push."""
+    return {**named("ConnectionDisconnected", "critical"), "push": push}
+
+
+def possible() -> list[dict[str, str]]:
+    """Return the labels of every alert that can reach Alertmanager for a critical service."""
+    pages = {a["alertname"] for a in alerts() if a["severity"] == "critical"}
+    ours = [a for a in alerts() if a["severity"] == "critical" or a["alertname"] not in pages]
+    return [*ours, down(), with_push("failing"), with_push("silent")]
 
 
 def matches(matchers: list[str], labels: dict[str, str]) -> bool:
@@ -435,7 +560,7 @@ def matches(matchers: list[str], labels: dict[str, str]) -> bool:
     return True
 
 
-def muted_by(source: dict[str, str], target: dict[str, str]) -> bool:
+def inhibited_by(source: dict[str, str], target: dict[str, str]) -> bool:
     """Tell whether one alert mutes the other."""
     return any(
         matches(rule["source_matchers"], source)
@@ -446,12 +571,21 @@ def muted_by(source: dict[str, str], target: dict[str, str]) -> bool:
 
 
 def test_no_alert_can_match_both_sides_of_an_inhibition() -> None:
-    """It would be neither told nor mute anything, according to the order of arrival."""
+    """Depending on the order of arrival, it would inhibit itself or nothing."""
     for rule in config()["inhibit_rules"]:
         both = [
-            a for a in alerts() if matches(rule["source_matchers"], a) and matches(rule["target_matchers"], a)
+            a
+            for a in possible()
+            if matches(rule["source_matchers"], a) and matches(rule["target_matchers"], a)
         ]
         assert both == [], rule
+
+
+def test_no_two_alerts_inhibit_each_other() -> None:
+    """Nobody would be notified of either."""
+    for first in possible():
+        for second in possible():
+            assert not (inhibited_by(first, second) and inhibited_by(second, first)), (first, second)
 
 
 def named(name: str, severity: str = "") -> dict[str, str]:
@@ -469,8 +603,8 @@ def test_an_exporter_that_is_gone_stalled_or_cut_off_speaks_for_its_services(
 ) -> None:
     """Of this exporter, and of no other."""
     for source in ("ConnectionExporterDown", "ConnectionExporterLoopStalled", "ConnectionAllDown"):
-        assert muted_by(named(source), target)
-        assert not muted_by(named(source), {**target, "instance": "another"})
+        assert inhibited_by(named(source), target)
+        assert not inhibited_by(named(source), {**target, "instance": "another"})
 
 
 def test_an_exporter_that_is_gone_speaks_for_all_down_and_its_own_troubles() -> None:
@@ -480,39 +614,67 @@ def test_an_exporter_that_is_gone_speaks_for_all_down_and_its_own_troubles() -> 
         "ConnectionExporterLoopStalled",
         "ConnectionExporterReloadFailed",
     ):
-        assert muted_by(named("ConnectionExporterDown"), named(target))
-        assert not muted_by(named(target), named("ConnectionExporterDown"))
+        assert inhibited_by(named("ConnectionExporterDown"), named(target))
+        assert not inhibited_by(named(target), named("ConnectionExporterDown"))
 
 
 def test_a_page_mutes_the_tickets_of_the_same_service_only() -> None:
     """Alerts without a name are no symptom: labels that both lack count as equal."""
     page = named("ConnectionCertificateExpired", "critical")
-    assert muted_by(page, named("ConnectionLatencyHigh"))
-    assert not muted_by(page, {**named("ConnectionLatencyHigh"), "name": "redis"})
-    assert not muted_by(page, named("ConnectionDisconnected", "critical"))
-    assert not muted_by(named("PrometheusWithoutAlertmanager"), named("AlertmanagerNotificationsFailing"))
+    assert inhibited_by(page, named("ConnectionLatencyHigh"))
+    assert not inhibited_by(page, {**named("ConnectionLatencyHigh"), "name": "redis"})
+    assert not inhibited_by(page, named("ConnectionDisconnected", "critical"))
+    assert not inhibited_by(named("PrometheusWithoutAlertmanager"), named("AlertmanagerNotificationsFailing"))
 
 
 @pytest.mark.parametrize("severity", ["critical", "warning"])
 @pytest.mark.parametrize(
     "symptom", ["Unhealthy", "LatencyHigh", "Flapping", "CanaryFailing", "Stale", "ErrorBudgetBurn"]
 )
-def test_disconnected_mutes_its_symptoms(severity: str, symptom: str) -> None:
-    """For a service that is not critical too, where all of them are tickets."""
-    source = named("ConnectionDisconnected", severity)
-    assert muted_by(source, named(f"Connection{symptom}"))
-    assert not muted_by(source, {**named(f"Connection{symptom}"), "name": "redis"})
+def test_disconnected_and_down_inhibit_the_symptoms_of_the_service(severity: str, symptom: str) -> None:
+    """This includes services that are not critical, whose alerts are all tickets."""
+    target = named(f"Connection{symptom}")
+    for source in (named("ConnectionDisconnected", severity), down(severity)):
+        assert inhibited_by(source, target)
+        assert not inhibited_by(source, {**target, "name": "redis"})
+
+
+def test_one_service_notifies_under_one_name() -> None:
+    """The first of the two is enough, and the end of a lease is not the end of an outage."""
+    disconnected = named("ConnectionDisconnected", "critical")
+    assert inhibited_by(down(), disconnected)
+    assert not inhibited_by(disconnected, down())
+    for push in ("failing", "silent"):
+        assert inhibited_by(with_push(push), down())
+        assert not inhibited_by(down(), with_push(push))
+    for other in ({"name": "redis"}, {"kind": "redis"}):
+        assert not inhibited_by(down(), {**disconnected, **other})
+
+
+def test_an_exporter_that_prometheus_cannot_reach_still_notifies() -> None:
+    """ConnectionDown of a service that breaks meanwhile; what Prometheus knows from before waits."""
+    gone = named("ConnectionExporterDown")
+    assert not inhibited_by(gone, down())
+    assert inhibited_by(gone, with_push("silent"))
+    assert inhibited_by(gone, named("ConnectionDisconnected"))
+
+
+def test_all_down_inhibits_down_of_the_same_exporter_only() -> None:
+    """Pushed alerts have no job, so only the instance is compared."""
+    all_down = named("ConnectionAllDown")
+    assert inhibited_by(all_down, down())
+    assert not inhibited_by(all_down, {**down(), "instance": "another"})
 
 
 def test_a_failing_canary_mutes_the_unhealthy_that_it_causes() -> None:
     """And not the other way round."""
-    assert muted_by(named("ConnectionCanaryFailing"), named("ConnectionUnhealthy"))
-    assert not muted_by(named("ConnectionUnhealthy"), named("ConnectionCanaryFailing"))
+    assert inhibited_by(named("ConnectionCanaryFailing"), named("ConnectionUnhealthy"))
+    assert not inhibited_by(named("ConnectionUnhealthy"), named("ConnectionCanaryFailing"))
 
 
 def test_the_watchdog_is_never_muted() -> None:
     """Whatever fires."""
-    assert not any(muted_by(source, named("Watchdog")) for source in alerts())
+    assert not any(inhibited_by(source, named("Watchdog")) for source in alerts())
 
 
 DATA = sorted(GOLDEN.glob("*.json"))
@@ -565,6 +727,8 @@ def test_an_sms_has_at_most_160_plain_characters(run: Run, tmp_path: Path, statu
             "labels": {**rule, **({"name": service} if "name" in rule else {})},
             "status": status,
         }
+        if service == "database":
+            alert["annotations"] |= {"reason": "refused", "affected": ", ".join(["orders_api"] * 20)}
         data |= {"status": status, "alerts": [alert, alert, alert]}
         path = tmp_path / "data.json"
         path.write_text(json.dumps(data), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What `make stack` starts, it says; what it started, it ends."""
+"""`make stack` prints what it starts, and stops everything that it started."""
 
 import os
 import re
@@ -7,12 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
-
-from exporter.demo.ports import free_port
+from connection_exporter.demo.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "stack.py"
@@ -20,8 +20,17 @@ FREE = ("--exporter-port=0", "--prometheus-port=0", "--alertmanager-port=0")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def test_the_stack_says_where_it_is_and_ends_whole_at_sigterm(tmp_path: Path) -> None:
-    """The Watchdog comes through, so alerting works; then exit status 0, and no process is left."""
+def allowed_origin(exporter: str, origin: str) -> str | None:
+    """Send the browser's preflight of Force check, and return the allowed origin."""
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    preflight = urllib.request.Request(f"{exporter}/health/force-check", method="OPTIONS", headers=headers)
+    with urllib.request.urlopen(preflight, timeout=10) as reply:
+        allowed: str | None = reply.headers["Access-Control-Allow-Origin"]
+        return allowed
+
+
+def test_the_stack_prints_its_addresses_and_stops_at_sigterm(tmp_path: Path) -> None:
+    """The Watchdog arrives, Grafana's origin is allowed; then exit status 0, and no process is left."""
     said = tmp_path / "said"
     with said.open("w") as output:
         stack = subprocess.Popen([sys.executable, str(SCRIPT), *FREE], stderr=output, env=ENVIRONMENT)
@@ -31,6 +40,8 @@ def test_the_stack_says_where_it_is_and_ends_whole_at_sigterm(tmp_path: Path) ->
             assert stack.poll() is None, said.read_text()
             assert time.monotonic() < deadline, said.read_text()
             time.sleep(0.1)
+        exporter = re.findall(r"exporter +(http://localhost:\d+)/", said.read_text())[0]
+        assert allowed_origin(exporter, "http://localhost:3000") == "http://localhost:3000"
         family = psutil.Process(stack.pid).children(recursive=True)
         stack.send_signal(signal.SIGTERM)
         assert stack.wait(timeout=20) == 0
@@ -56,7 +67,7 @@ def test_the_stack_says_where_it_is_and_ends_whole_at_sigterm(tmp_path: Path) ->
     ],
 )
 def test_a_mistake_is_one_clear_line_before_anything_starts(arguments: tuple[str, ...], message: str) -> None:
-    """Ports that are no ports, taken, or the same."""
+    """Ports that are not numbers, in use, or equal."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

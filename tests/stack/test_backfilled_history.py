@@ -1,4 +1,4 @@
-"""Thirty days of known faults, through the recording rules: availability, MTTR, MTBF and budget come out right."""
+"""The recording rules return the correct availability, MTTR, MTBF and budget for 30 days of known faults."""
 
 import re
 import time
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dashboards_prometheus import Prometheus, backfilled
-from dashboards_series import FAULT_SECONDS, KINDS, OLD_OUTAGE_SECONDS, History, openmetrics
+from support.dashboards_prometheus import Prometheus, backfilled
+from support.dashboards_series import FAULT_SECONDS, KINDS, OLD_OUTAGE_SECONDS, History, openmetrics
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,19 +25,19 @@ BAD = 2 * OLD_OUTAGE_SECONDS + FAULT_SECONDS
 
 @pytest.fixture(scope="module")
 def history() -> History:
-    """Give the times of the faults."""
+    """Return the times of the faults."""
     return History(int(time.time()))
 
 
 @pytest.fixture(scope="module")
 def prometheus(history: History, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Give a Prometheus that holds the 30 days."""
+    """Return a Prometheus with the 30 days."""
     with backfilled(openmetrics(history), tmp_path_factory.mktemp("history")) as running:
         yield running
 
 
 def expanded(record: str) -> str:
-    """Return a rule's expression with the rules that it reads put in, as if they had always been evaluated."""
+    """Return a rule's expression with the rules that it reads inserted, as if Prometheus had always evaluated them."""
 
     def read(found: re.Match[str]) -> str:
         window = f"[{found[2]}:5m]" if found[2] else ""
@@ -61,7 +61,7 @@ def expanded(record: str) -> str:
 def test_the_figures_of_30_days_are_those_of_the_known_faults(
     record: str, expected: float, prometheus: Prometheus, history: History
 ) -> None:
-    """Each service failed three times for a known time; Prometheus remarks nothing."""
+    """Each service failed three times for a known time; Prometheus returns no warning."""
     answer = prometheus.instant(expanded(record), history.end)
     assert answer.remarks == []
     assert {name: answer.values()[name] for name in KINDS} == dict.fromkeys(KINDS, expected)
