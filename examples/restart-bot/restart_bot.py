@@ -273,10 +273,10 @@ def read_token(path: Path) -> str:
 def log(event: str, **values: str) -> None:
     """Write one line of key=value to standard error; a value with anything odd in it is quoted."""
     plain = re.compile(r"[\w.:/@%+,-]+", re.ASCII)
-    told = [
+    fields = [
         f"{key}={value if plain.fullmatch(value) else json.dumps(value)}" for key, value in values.items()
     ]
-    print(" ".join((f"event={event}", *told)), file=sys.stderr, flush=True)
+    print(" ".join((f"event={event}", *fields)), file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.ArgumentParser:

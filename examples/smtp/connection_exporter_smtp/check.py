@@ -3,29 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
 
-from pydantic import Field
+from connection_exporter.config.url import host_and_port
+from connection_exporter.core.health import Reason
+from connection_exporter.kind import Failure, Metric, MetricType, Observation, Session, Traits
+from connection_exporter.net import Network, translated
+from connection_exporter.net.failures import REASONS
 
-from exporter.check import Failure, Metric, MetricType, Observation, Session, Traits
-from exporter.config.service import Port, ServiceConfig, host_and_port
-from exporter.core.health import Reason
-from exporter.net import Network, translated
-from exporter.net.failures import REASONS
-
-
-class SmtpConfig(ServiceConfig):
-    """A mail server."""
-
-    kind: Literal["smtp"]
-    host: str = Field(min_length=1, description="host name or address")
-    port: Port = Field(25, description="port")
+from connection_exporter_smtp import SmtpConfig
 
 
 class SmtpCheck:
     """One mail server."""
 
-    Config = SmtpConfig
     traits = Traits(
         reasons=REASONS | {Reason.QUERY},
         metrics=(
@@ -106,7 +96,7 @@ class _Held:
             raise Failure(Reason.PROTOCOL, f"{self._address} does not speak SMTP") from None
 
     async def _read(self) -> None:
-        """Hand on each line, until there are no more: that ends the session, whoever waits."""
+        """Hand on each line, until there are no more: that ends the session."""
         failure = Failure(Reason.EOF, f"{self._address} closed the connection")
         try:
             with translated(self._address):
