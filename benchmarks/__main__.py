@@ -1,10 +1,11 @@
-"""Measure what the exporter costs, beside its peers, and print it: medians, ratios, the machine.
+"""Measures what the exporter costs, in the same run as its peers, and prints medians, ratios and the machine.
 
     make bench                              a few minutes; ARGS is passed on
-    python -m benchmarks --only checks      one part alone
-    python -m benchmarks --write            also put the results into docs/performance.md
+    python -m benchmarks --only checks      one part
+    python -m benchmarks --against PATH     compare this checkout with another one, instead of the peers
+    python -m benchmarks --write            also write the results into docs/performance.md
 
-Nothing here passes or fails: a shared machine is no judge. The verdicts are for people.
+Nothing here passes or fails, because other programs on the machine change the figures. People judge them.
 """
 
 import argparse
@@ -16,24 +17,33 @@ from typing import Final
 
 import uvloop
 
-from benchmarks import answers, held, per_check, starting
+from benchmarks import alerts, answers, floor, held, paired, per_check, profile, sharded, starting
 from benchmarks.figures import Figure, machine, table
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, Checkout, peer_versions
 
 PARTS: Final = {
     "checks": per_check.measure,
+    "floor": floor.measure,
     "answers": answers.measure,
     "held": held.measure,
     "starting": starting.measure,
+    "alerts": alerts.measure,
+    "sharded": sharded.measure,
 }
+ON_DEMAND: Final = frozenset({"sharded"})
+"""Parts that run only if they are named: they need much memory."""
+
 QUICK: Final = 3
 FULL: Final = 9
+QUICK_PAIRED: Final = 1
 DOCUMENT: Final = ROOT / "docs" / "performance.md"
-MARKS: Final = ("<!-- results -->\n", "<!-- end of results -->\n")
+RESULTS: Final = "results"
+PAIRED: Final = "paired results"
+PROFILE: Final = "profile"
 
 
-async def measure(names: list[str], *, rounds: int) -> list[Figure]:
-    """Run the parts one after the other, and print each figure as it comes."""
+async def measure(names: list[str], *, rounds: int) -> str:
+    """Run the parts one after the other, print each figure when it is known, and return the table."""
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="ce-bench-") as folder:
         for name in names:
@@ -43,42 +53,75 @@ async def measure(names: list[str], *, rounds: int) -> list[Figure]:
                 figures.append(figure)
                 print("  " + "  ".join(filter(None, figure.cells())), flush=True)
             print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
-    return figures
+    return table(figures)
 
 
-def write(results: str) -> None:
-    """Put the results between their marks in the document."""
-    before, _, rest = DOCUMENT.read_text().partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    DOCUMENT.write_text(f"{before}{MARKS[0]}{results}\n{MARKS[1]}{after}")
+async def compare(other: Checkout, names: list[str], *, rounds: int) -> str:
+    """Measure this checkout and another one, and return the table."""
+    with tempfile.TemporaryDirectory(prefix="ce-bench-") as folder:
+        return paired.table(await paired.measure(other, Path(folder), parts=names, rounds=rounds))
+
+
+async def profiled() -> str:
+    """Profile each kind, and return the tables."""
+    with tempfile.TemporaryDirectory(prefix="ce-bench-") as folder:
+        return "\n\n".join([table async for table in profile.measure(Path(folder))])
+
+
+def write(results: str, mark: str) -> None:
+    """Write the results between their marks in the document."""
+    first, last = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->\n"
+    before, _, rest = DOCUMENT.read_text().partition(first)
+    _, _, after = rest.partition(last)
+    DOCUMENT.write_text(f"{before}{first}{results}\n{last}{after}")
 
 
 def main() -> None:
-    """Take the options and measure."""
+    """Parse the options and measure."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure what the exporter costs."
     )
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; repeatable")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure one part; may be repeated")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="PATH",
+        help="compare with another checkout of this repository, with a .venv of its own, instead of the peers",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="show where the CPU of a check goes, instead of comparing"
+    )
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
-        "--quick", dest="rounds", action="store_const", const=QUICK, help="some minutes (the default)"
+        "--full", dest="rounds", action="store_const", const=FULL, help=f"{FULL} rounds, for steadier figures"
     )
     pace.add_argument(
-        "--full", dest="rounds", action="store_const", const=FULL, help="three times as many rounds"
+        "--rounds",
+        type=int,
+        help=f"how often each part is repeated (default: {QUICK}, and {QUICK_PAIRED} with --against)",
     )
-    pace.add_argument("--rounds", type=int, help="rounds in turn of the exporter and its peers")
     parser.add_argument(
-        "--write", action="store_true", help=f"put the results into {DOCUMENT.relative_to(ROOT)}"
+        "--write", action="store_true", help=f"write the results into {DOCUMENT.relative_to(ROOT)}"
     )
     options = parser.parse_args()
-    told = machine()
-    print(told, flush=True)
+    known = PARTS if options.against is None else paired.PARTS
+    names = options.only or [name for name in known if name not in ON_DEMAND]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"{unknown[0]} cannot be compared with another checkout: leave out --against")
+    heading = machine() if options.against is not None else f"{machine()}\n\n{peer_versions()}"
+    print(heading, flush=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        figures = runner.run(measure(options.only or list(PARTS), rounds=options.rounds or QUICK))
-    results = f"{told}\n\n{table(figures)}"
+        if options.profile:
+            results, mark = runner.run(profiled()), PROFILE
+        elif options.against is None:
+            results, mark = runner.run(measure(names, rounds=options.rounds or QUICK)), RESULTS
+        else:
+            other = Checkout.at(options.against)
+            results, mark = runner.run(compare(other, names, rounds=options.rounds or QUICK_PAIRED)), PAIRED
+    results = f"{heading}\n\n{results}"
     print(f"\n{results}")
     if options.write:
-        write(results)
+        write(results, mark)
 
 
 if __name__ == "__main__":

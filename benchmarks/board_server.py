@@ -11,24 +11,26 @@ import random
 import sys
 import time
 from collections.abc import Mapping
+from itertools import count
 from typing import Final
 
 import uvloop
+from connection_exporter.config import EXAMPLE
+from connection_exporter.core.health import Event
+from connection_exporter.kind import Json, MetricType, Observation, Service
+from connection_exporter.kinds import load_text
+from connection_exporter.kinds.registry import build
+from connection_exporter.monitor.board import Board
+from connection_exporter.monitor.record import Report
+from connection_exporter.net import Network
+from connection_exporter.system.clock import SystemClock
+from connection_exporter.web.api import Api
+from connection_exporter.web.own_metrics import OwnMetrics
+from connection_exporter.web.server import WebServer, bind
 
-from exporter.board import Board
-from exporter.building import build
-from exporter.check import Json, MetricType, Observation, Service
-from exporter.clock import SystemClock
-from exporter.config import EXAMPLE, load_text
-from exporter.core.health import Event
-from exporter.net import Network
-from exporter.publish.api import Api
-from exporter.publish.own_metrics import OwnMetrics
-from exporter.publish.server import Server, bind
-from exporter.record import Report
-
-_CHANGED: Final = 6
-"""One service in so many has a new result at each scrape: an interval of 30 s, scraped every 5 s."""
+CHANGED: Final = 6
+"""One service in so many has a new result at each scrape: an interval of 30 s, scraped every 5 s. So each has one at
+every sixth scrape, together with the same others."""
 
 _OTHERS: Final[Mapping[str, Json]] = {"server_version": "16.2", "reused_connection": True, "body_bytes": 48}
 
@@ -60,17 +62,16 @@ class Lag:
             before = now
 
 
-def services(count: int) -> list[Service]:
+def services(size: int) -> list[Service]:
     """Return the services of the example config again and again, each with a name of its own."""
     example = build(load_text(EXAMPLE).services, Network())
-    chosen = (example[number % len(example)] for number in range(count))
+    chosen = (example[number % len(example)] for number in range(size))
     return [Service(f"{s.kind}_{i}", s.kind, s.check, s.policy) for i, s in enumerate(chosen)]
 
 
-def change(board: Board, *, share: int) -> None:
-    """Have one service of every ``share`` answer."""
-    offset = random.randrange(share)
-    for name in board.names[offset::share]:
+def change(board: Board, *, share: int, turn: int) -> None:
+    """Have one service of every ``share`` answer: others at each ``turn``."""
+    for name in board.names[turn % share :: share]:
         metrics = board.record(name).service.check.traits.metrics
         details: dict[str, Json] = {
             m.source: random.random() for m in metrics if m.type is not MetricType.COUNTER
@@ -81,24 +82,25 @@ def change(board: Board, *, share: int) -> None:
         board.put(name, Report(Event.ANSWERED_GOOD, None, "", seen, random.random() / 500, True, planned))
 
 
-async def serve(port: int, count: int) -> None:
+async def serve(port: int, size: int) -> None:
     """Serve until standard input ends; each line of it is a request, answered by a line."""
-    board, lag = Board(services(count), SystemClock()), Lag()
-    change(board, share=1)
+    board, lag = Board(services(size), SystemClock()), Lag()
+    change(board, share=1, turn=0)
     board.active = True
-    own = OwnMetrics(board, dropped=lambda: 0)
+    own = OwnMetrics(board, callbacks_dropped=lambda: 0)
 
     async def nothing(_: str | None) -> None:
         """Check nothing."""
 
     api = Api(board, own.registry, force_check=nothing, ready=lambda: True)
-    server = Server(api.app, bind([f"127.0.0.1:{port}"]))
+    server = WebServer(api.app, bind([f"127.0.0.1:{port}"]))
     serving = asyncio.create_task(server.serve())
     loop = asyncio.get_running_loop()
+    turns = count()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         match line.strip():
             case "change":
-                change(board, share=_CHANGED)
+                change(board, share=CHANGED, turn=next(turns))
             case "look":
                 lag.look()
             case "stop":

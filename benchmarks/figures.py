@@ -1,4 +1,4 @@
-"""Owns the figures of a run: what was aimed at, what was measured, and how both are shown."""
+"""The figures of a run: the targets, what was measured, and the table that shows both."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the results. ``measured`` and ``limit`` are in ``unit``; no limit: for information."""
+    """One line of the results. ``measured`` and ``limit``, the target, are in ``unit``. Some figures have no target."""
 
     what: str
     measured: float
@@ -31,9 +31,9 @@ class Figure:
         ratio = f"{self.measured / self.peer:.2f}" if self.peer else ""
         return (
             self.what,
-            _shown(self.limit, self.unit),
-            _shown(self.measured, self.unit),
-            _shown(self.peer, self.unit),
+            shown(self.limit, self.unit),
+            shown(self.measured, self.unit),
+            shown(self.peer, self.unit),
             ratio,
             self.verdict,
             self.note,
@@ -41,20 +41,25 @@ class Figure:
 
 
 def middle(values: Iterable[float]) -> float:
-    """Return the median of what the rounds gave."""
+    """Return the median of the rounds."""
     return median(values)
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """Return the value that ``share`` of all are not above."""
+    """Return a percentile: the value that ``share`` of all values do not exceed."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
 def table(figures: Iterable[Figure]) -> str:
-    """Return the figures as a Markdown table that reads well in a terminal too."""
+    """Return the figures as a Markdown table."""
     head = ("what", "target", "measured", "peer", "ratio", "verdict", "remark")
-    rows = [head, *(figure.cells() for figure in figures)]
+    return table_of(head, [figure.cells() for figure in figures])
+
+
+def table_of(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a Markdown table with aligned columns, so that it is readable in a terminal too."""
+    rows = [head, *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = [
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
@@ -64,7 +69,7 @@ def table(figures: Iterable[Figure]) -> str:
 
 
 def machine() -> str:
-    """Say what the run was made on."""
+    """Describe the machine, and its load."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -81,7 +86,8 @@ def machine() -> str:
     )
 
 
-def _shown(value: float | None, unit: str) -> str:
+def shown(value: float | None, unit: str) -> str:
+    """Return a value with its unit and three digits, or nothing for None."""
     if value is None:
         return ""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2

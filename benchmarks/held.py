@@ -1,4 +1,4 @@
-"""Owns what 1,000 held sessions cost, and how soon it is noticed that they break."""
+"""Measures what 1,000 held sessions cost, and how soon the exporter notices that they break."""
 
 import asyncio
 import json
@@ -15,40 +15,33 @@ from pathlib import Path
 from typing import Any, Final
 
 import trustme
+from connection_exporter.demo.ports import free_port
+from connection_exporter.demo.servers import HttpApi, PostgreSQL, Redis
 
 from benchmarks.cutter import Cutter
 from benchmarks.figures import Figure, percentile
-from benchmarks.processes import ROOT, Program, exporter
-from exporter.demo.ports import free_port
-from exporter.demo.servers import HttpApi, PostgreSQL, Redis, WebSocket
+from benchmarks.per_check import QuietFeed
+from benchmarks.processes import HERE, Checkout, Program, exporter
 
-_OF_EACH: Final = 200
-"""Services of each kind; there are five. A PostgreSQL session is a process, which no machine has thousands of."""
+OF_EACH: Final = 200
+"""Services of each of the five kinds. Each PostgreSQL session is a process, and no machine has room for thousands."""
 
 _MANY: Final = 10_000
-"""Services for the figure of that size. Redis takes PostgreSQL's share, for the same reason."""
+"""Services for the largest measurement. Redis services replace those of PostgreSQL, for the same reason."""
 
 _KILLS: Final = 150
 _STILL: Final = 0.5
-"""Seconds for which the forwarder does nothing after it has cut all at once. Elsewhere other machines tidy up after a
-thousand sessions; here that would take the exporter's CPU, the end of 200 processes of PostgreSQL included.
+"""Seconds for which the forwarder does nothing after it has cut all sessions at once. In production, other machines
+clean up after a thousand sessions. Here, that work would take the exporter's CPU, and 200 PostgreSQL processes end too.
 """
 
 _AT_REST: Final = 30.0
 _SCRAPE_EVERY: Final = 5.0
 
 
-class QuietFeed(WebSocket):
-    """A WebSocket server that hardly speaks: what a message costs is not what is measured here."""
-
-    def command(self) -> list[str]:
-        """Return the feed of the demo, with a message every half minute."""
-        return [*super().command(), "--every", "30"]
-
-
 @dataclass
 class World:
-    """What is held."""
+    """The servers, and the forwarders through which the sessions go."""
 
     folder: Path
     database: PostgreSQL
@@ -58,7 +51,7 @@ class World:
     sleepers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def services(self, of_each: int) -> dict[str, dict[str, Any]]:
-        """Return the services, so many of each kind."""
+        """Return ``of_each`` services of each kind."""
         s, tls = ("s", {"tls": {"ca_file": str(self.ca_file)}}) if self.ca_file else ("", {})
         ways = self.ways
         login = f"postgres:{self.database.password}"
@@ -88,17 +81,17 @@ class World:
             pidfile.write_text(str(self.sleepers[name].pid))
         return pidfile
 
-    def wake(self, name: str) -> None:
-        """Start a process again."""
+    def restart(self, name: str) -> None:
+        """Start a process that was killed."""
         self.sleepers.pop(name).wait()
         self._sleeper(name)
 
 
 async def measure(folder: Path, *, rounds: int) -> AsyncIterator[Figure]:
-    """Yield the figures, in clear and over TLS."""
+    """Yield the figures, without TLS and over TLS."""
     del rounds  # a round holds 1,000 sessions for a minute, and differs little from the next
     for tls in (False, True):
-        async with _world(folder, tls=tls) as world:
+        async with world_of(folder, tls=tls) as world:
             async for figure in _memory_and_rest(world, tls=tls):
                 yield figure
             if not tls:
@@ -109,29 +102,29 @@ async def measure(folder: Path, *, rounds: int) -> AsyncIterator[Figure]:
 
 
 async def _memory_and_rest(world: World, *, tls: bool) -> AsyncIterator[Figure]:
-    over = "over TLS" if tls else "in clear"
-    one_of_each, all_of_them = world.services(1), world.services(_OF_EACH)
+    over = "over TLS" if tls else "without TLS"
+    one_of_each, all_of_them = world.services(1), world.services(OF_EACH)
     if not tls:
         bot = {name: one for name, one in one_of_each.items() if one["kind"] == "process"}
         idle = await _resident(world, bot)
         yield Figure("memory, idle, one process watched", idle / 2**20, "MiB", 60.0)
         with_http = await _resident(world, {n: o for n, o in one_of_each.items() if o["kind"] == "http"})
-        yield Figure("memory, idle, one http service", with_http / 2**20, "MiB", 70.0)
+        yield Figure("memory, idle, one http service", with_http / 2**20, "MiB", 45.0)
     idle = await _resident(world, one_of_each)
     yield Figure(f"memory, idle, one of each kind, {over}", idle / 2**20, "MiB")
     began = time.monotonic()
-    async with exporter(_config(world, all_of_them)) as program:
+    async with exporter(write_config(world, all_of_them)) as program:
         await program.healthy(within=60.0)
         yield Figure(
             f"start to all of {len(all_of_them)} healthy, {over}", time.monotonic() - began, "s", 5.0
         )
-        await _scrapes(program, 8.0)
+        await scrapes(program, 8.0)
         each = (program.resident() - idle) / (len(all_of_them) - len(one_of_each))
-        limit = 112.0 if tls else 48.0
+        limit = 60.0 if tls else 24.0
         yield Figure(
             f"memory of a service, {over}, {len(all_of_them)} of mixed kinds", each / 1024, "KiB", limit
         )
-        yield await _share_of_a_core(program, len(all_of_them), 3.0, over)
+        yield await _share_of_a_core(program, len(all_of_them), 2.0 if tls else 1.5, over)
 
 
 async def _many(world: World) -> AsyncIterator[Figure]:
@@ -139,30 +132,36 @@ async def _many(world: World) -> AsyncIterator[Figure]:
     for number in range(_MANY // 5):
         services[f"postgresql_{number}"] = services[f"redis_{number}"]
     began = time.monotonic()
-    async with exporter(_config(world, services)) as program:
+    async with exporter(write_config(world, services)) as program:
         await program.healthy(within=90.0)
-        yield Figure(f"start to all of {_MANY} healthy, in clear", time.monotonic() - began, "s")
-        await _scrapes(program, 10.0)
-        yield Figure(f"memory of {_MANY} services, in clear", program.resident() / 2**20, "MiB")
-        yield await _share_of_a_core(program, _MANY, 20.0, "in clear")
+        yield Figure(f"start to all of {_MANY} healthy, without TLS", time.monotonic() - began, "s")
+        await scrapes(program, 10.0)
+        yield Figure(f"memory of {_MANY} services, without TLS", program.resident() / 2**20, "MiB")
+        yield await _share_of_a_core(program, _MANY, 10.0, "without TLS")
 
 
 async def _share_of_a_core(program: Program, services: int, limit: float, over: str) -> Figure:
-    cpu, began = program.cpu(), time.monotonic()
-    await _scrapes(program, _AT_REST)
-    share = (program.cpu() - cpu) / (time.monotonic() - began) * 100
+    share = await share_of_a_core(program, seconds=_AT_REST)
     note = "interval 30 s, scraped every 5 s"
     return Figure(f"CPU of {services} held sessions, {over}", share, "% of a core", limit, note=note)
 
 
+async def share_of_a_core(program: Program, *, seconds: float) -> float:
+    """Return the CPU that a program uses while it is scraped, in percent of a core."""
+    cpu, began = program.cpu(), time.monotonic()
+    await scrapes(program, seconds)
+    return (program.cpu() - cpu) / (time.monotonic() - began) * 100
+
+
 async def _resident(world: World, services: Mapping[str, Mapping[str, Any]]) -> int:
-    async with exporter(_config(world, services)) as program:
+    async with exporter(write_config(world, services)) as program:
         await program.healthy()
-        await _scrapes(program, 3.0)
+        await scrapes(program, 3.0)
         return program.resident()
 
 
-async def _scrapes(program: Program, seconds: float) -> None:
+async def scrapes(program: Program, seconds: float) -> None:
+    """Scrape /metrics as Prometheus does, for so many seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         await program.get("/metrics", gzipped=True)
@@ -170,7 +169,7 @@ async def _scrapes(program: Program, seconds: float) -> None:
 
 
 class Watched:
-    """The exporter, telling of each transition."""
+    """An exporter that prints each transition (`benchmarks.watched`), and what it has printed."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.transitions: list[tuple[str, str, float, float]] = []
@@ -179,7 +178,7 @@ class Watched:
         self._came = asyncio.Event()
 
     async def listen(self) -> None:
-        """Take what it tells, for ever."""
+        """Read its output until it ends."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             words = line.decode().split()
@@ -190,7 +189,7 @@ class Watched:
             self._came.set()
 
     async def until(self, condition: Callable[[], bool], *, within: float) -> bool:
-        """Wait until ``condition`` holds, and tell whether it does."""
+        """Wait until ``condition`` holds, and return whether it does."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while not condition():
@@ -200,13 +199,31 @@ class Watched:
 
 
 async def _kills(world: World) -> AsyncIterator[Figure]:
-    services = {name: one for name, one in world.services(_OF_EACH).items() if one["kind"] != "http"}
-    for number in range(_OF_EACH, 2 * _OF_EACH):  # http holds no session: as many of another kind instead
+    async with watching(world) as (watched, port, total):
+        took = await kill_one_by_one(world, watched, kills=_KILLS)
+        one = f"one of {total} killed, noticed after"
+        yield Figure(f"{one}, p50", percentile(took, 0.5) * 1e3, "ms", 2.0)
+        yield Figure(f"{one}, p99", percentile(took, 0.99) * 1e3, "ms", 10.0)
+        yield Figure("lag of the event loop meanwhile, worst", max(watched.lags) * 1e3, "ms")
+        await asyncio.sleep(12.0)
+        watched.lags.clear()
+        async for figure in kill_all(world, watched, port, total):
+            yield figure
+
+
+@asynccontextmanager
+async def watching(world: World, *, checkout: Checkout = HERE) -> AsyncIterator[tuple[Watched, int, int]]:
+    """Run an exporter that prints its transitions; yield it, its port, and its number of services, once it is at rest.
+
+    Kills whatever it watches afterwards at will: processes that were killed are started again.
+    """
+    services = {name: one for name, one in world.services(OF_EACH).items() if one["kind"] != "http"}
+    for number in range(OF_EACH, 2 * OF_EACH):  # http holds no session: use another kind instead
         services[f"redis_{number}"] = services["redis_0"]
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.watched", str(_config(world, services)), str(port)]
+    command = [checkout.python, "-m", "benchmarks.watched", str(write_config(world, services)), str(port)]
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        *command, cwd=checkout.root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     watched = Watched(process)
     listening = asyncio.create_task(watched.listen())
@@ -218,28 +235,17 @@ async def _kills(world: World) -> AsyncIterator[Figure]:
             return len(healthy) == len(services)
 
         assert await watched.until(all_healthy, within=60.0), len(healthy)
-        await asyncio.sleep(8.0)  # all have lived for retry_delay
+        await asyncio.sleep(8.0)  # so that all sessions are older than retry_delay
         watched.lags.clear()
-        took = await _kill_one_by_one(world, watched)
-        yield Figure(
-            f"one of {len(services)} killed, noticed after, p50", percentile(took, 0.5) * 1e3, "ms", 2.0
-        )
-        yield Figure(
-            f"one of {len(services)} killed, noticed after, p99", percentile(took, 0.99) * 1e3, "ms", 10.0
-        )
-        yield Figure("lag of the event loop meanwhile, worst", max(watched.lags) * 1e3, "ms")
-        await asyncio.sleep(12.0)
-        watched.lags.clear()
-        async for figure in _kill_all(world, watched, port, len(services)):
-            yield figure
+        yield watched, port, len(services)
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        await listening  # to its end, or what it tells when it stops would fill the pipe
+        await listening  # to its end, because its last output would otherwise fill the pipe
         await process.wait()
-    for name, sleeper in list(world.sleepers.items()):
-        if sleeper.poll() is not None:
-            world.wake(name)
+        for name, sleeper in list(world.sleepers.items()):
+            if sleeper.poll() is not None:
+                world.restart(name)
 
 
 def _kill(world: World, target: str | Any) -> None:
@@ -256,21 +262,23 @@ def _targets(world: World) -> list[Any]:
     ]
 
 
-async def _kill_one_by_one(world: World, watched: Watched) -> list[float]:
+async def kill_one_by_one(world: World, watched: Watched, *, kills: int) -> list[float]:
+    """Kill sessions one after another; return the seconds after which each was noticed."""
     took: list[float] = []
-    for target in random.sample(_targets(world), _KILLS):
+    for target in random.sample(_targets(world), kills):
         watched.transitions.clear()
         began = time.monotonic()
         _kill(world, target)
         if await watched.until(lambda: bool(watched.transitions), within=5.0):
             took.append(watched.transitions[0][2] - began)
         if isinstance(target, str):
-            world.wake(target)
+            world.restart(target)
         await asyncio.sleep(0.05)
     return took
 
 
-async def _kill_all(world: World, watched: Watched, port: int, total: int) -> AsyncIterator[Figure]:
+async def kill_all(world: World, watched: Watched, port: int, total: int) -> AsyncIterator[Figure]:
+    """Kill all sessions at once, and yield how soon that was noticed, and what /metrics took meanwhile."""
     watched.transitions.clear()
     targets = _targets(world)
     lost: dict[str, float] = {}
@@ -302,12 +310,12 @@ async def _kill_all(world: World, watched: Watched, port: int, total: int) -> As
         f"all {total} killed at once, the last noticed after",
         (max(lost.values()) - began) * 1e3,
         "ms",
-        150.0,
+        60.0,
         note=note,
     )
     scraped = json.loads((await scraper.communicate())[0])
     yield Figure(
-        "/metrics meanwhile, slowest answer", max(scraped) * 1e3, "ms", note=f"{len(scraped)} answers"
+        "/metrics meanwhile, slowest answer", max(scraped) * 1e3, "ms", 100.0, note=f"{len(scraped)} answers"
     )
     await asyncio.sleep(0.6)
     yield Figure("lag of the event loop meanwhile, worst", max(watched.lags, default=0.0) * 1e3, "ms")
@@ -315,29 +323,34 @@ async def _kill_all(world: World, watched: Watched, port: int, total: int) -> As
 
 _SCRAPER: Final = """
 import json, sys, time, urllib.request
-took = []
-print("ready", flush=True)
-began = time.monotonic()
-while time.monotonic() < began + 2.0:
+def scrape():
     before = time.monotonic()
     request = urllib.request.Request(f"http://127.0.0.1:{sys.argv[1]}/metrics", headers={"Accept-Encoding": "gzip"})
     urllib.request.urlopen(request, timeout=10).read()
-    took.append(time.monotonic() - before)
+    return time.monotonic() - before
+took = []
+scrape()
+time.sleep(1.0)
+print("ready", flush=True)
+began = time.monotonic()
+while time.monotonic() < began + 2.0:
+    took.append(scrape())
 print(json.dumps(took))
 """
 
 
-def _config(world: World, services: Mapping[str, Mapping[str, Any]]) -> Path:
+def write_config(world: World, services: Mapping[str, Mapping[str, Any]]) -> Path:
     path = world.folder / "held.yml"
     path.write_text(json.dumps({"services": services}))
     return path
 
 
 @asynccontextmanager
-async def _world(folder: Path, *, tls: bool) -> AsyncIterator[World]:
+async def world_of(folder: Path, *, tls: bool = False, exporters: int = 1) -> AsyncIterator[World]:
+    """Run the servers and the forwarders, for so many exporters at the same time."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    home = folder / ("tls" if tls else "clear")
+    home = folder / ("tls" if tls else "plain")
     home.mkdir()
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     certificate = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
@@ -349,7 +362,7 @@ async def _world(folder: Path, *, tls: bool) -> AsyncIterator[World]:
         ca_file = home / "ca.pem"
         authority.cert_pem.write_to_path(str(ca_file))
     async with AsyncExitStack() as stack:
-        database = PostgreSQL(settings={"max_connections": str(_OF_EACH + 60)})
+        database = PostgreSQL(settings={"max_connections": str(exporters * OF_EACH + 60)})
         redis, api, feed = Redis(), HttpApi(), QuietFeed()
         ways: dict[str, Cutter] = {}
         for kind, server in (("postgresql", database), ("redis", redis), ("http", api), ("websocket", feed)):

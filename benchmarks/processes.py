@@ -1,8 +1,9 @@
-"""Owns the programs under measurement: starting them, asking them over HTTP, and what they have used so far."""
+"""Starts the programs that are measured, sends them HTTP requests, and reads what CPU and memory they have used."""
 
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,38 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-
-from exporter.demo.ports import free_port
+from connection_exporter.demo.ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEERS: Final = ROOT / ".tools" / "peers" / "bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A checkout of this repository whose package is installed for ``python``, the interpreter of its own ``.venv``."""
+
+    root: Path
+    python: str
+
+    @classmethod
+    def at(cls, root: Path) -> "Checkout":
+        """Return the checkout in a folder. Raises FileNotFoundError if it has no ``.venv``."""
+        checkout = cls(root.resolve(), str(root.resolve() / ".venv" / "bin" / "python"))
+        if not Path(checkout.exporter).exists():
+            raise FileNotFoundError(f"{checkout.exporter} does not exist: run `make .venv/.dev` in {root}")
+        return checkout
+
+    @property
+    def exporter(self) -> str:
+        """The program that users run. Its name is the same in each version, and that of the package is not."""
+        return str(Path(self.python).with_name("connection-exporter"))
+
+
+HERE: Final = Checkout(ROOT, sys.executable)
+
+ENVIRONMENT: Final = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+"""For programs under measurement. An installed program has its modules compiled; to compile them takes twice as long as
+all the rest of ``validate``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +99,18 @@ class Program:
 
 @asynccontextmanager
 async def running(
-    command: Sequence[str], port: int, *, ready: str, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    port: int,
+    *,
+    ready: str,
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
 ) -> AsyncIterator[Program]:
-    """Run a program until the block is left; it is there once it answers the path ``ready``."""
+    """Run a program in ``folder`` while the block runs, which begins when the program answers the path ``ready``."""
     process = subprocess.Popen(  # noqa: ASYNC220  # it does not block
         command,
-        cwd=ROOT,
-        env={**os.environ, **(environment or {})},
+        cwd=folder,
+        env={**ENVIRONMENT, **(environment or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -104,19 +137,44 @@ async def running(
 
 
 @asynccontextmanager
-async def exporter(config: Path, *arguments: str) -> AsyncIterator[Program]:
+async def exporter(
+    config: Path, *, checkout: Checkout = HERE, options: Sequence[str] = ()
+) -> AsyncIterator[Program]:
     """Run `connection-exporter serve` as users do."""
     port = free_port()
-    command = [sys.executable, "-m", "exporter", "serve", f"--config.file={config}", "--log.level=error"]
-    command += [f"--web.listen-address=127.0.0.1:{port}", *arguments]
-    async with running(command, port, ready="/-/ready") as program:
+    command = [checkout.exporter, "serve", f"--config.file={config}", "--log.level=error"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", *options]
+    async with running(command, port, ready="/-/ready", folder=checkout.root) as program:
         yield program
 
 
 def peer(name: str) -> str | None:
-    """Return the path of a peer, from PATH or where `scripts/install-tools --bench` puts it."""
-    found = PEERS / f"prometheus-{name}-exporter"
-    return str(found) if found.exists() else shutil.which(found.name)
+    """Return the path of the exporter ``name`` (blackbox, redis, postgres, process), or ``None``.
+
+    The folder in the variable PEERS comes first, then that of `scripts/install-tools --bench`, then PATH. A program may
+    have the name that its project gives it, or Debian's.
+    """
+    folders = [os.environ.get("PEERS", ""), str(PEERS), os.environ["PATH"]]
+    path = os.pathsep.join(filter(None, folders))
+    names = (f"{name}_exporter", f"{name}-exporter", f"prometheus-{name}-exporter")
+    for folder in path.split(os.pathsep):
+        for program in names:
+            if (found := shutil.which(program, path=folder)) is not None:
+                return found
+    return None
+
+
+def peer_versions() -> str:
+    """Return name and version of each peer that is measured, as it states them itself."""
+    found = []
+    for name in ("blackbox", "redis", "postgres", "process"):
+        program = peer(name)
+        if program is None:
+            continue
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=10)
+        version = re.search(r"\d+\.\d+\.\d+", said.stdout + said.stderr)
+        found.append(f"{name} exporter {version[0] if version else 'of unknown version'}")
+    return "Peers: " + (", ".join(found) or "none; `scripts/install-tools --bench` fetches them")
 
 
 async def paced(program: Program, path: str, *, rate: float, seconds: float) -> int:

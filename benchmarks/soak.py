@@ -1,11 +1,11 @@
-"""Chaos against many services for as long as told, and what it costs the exporter: nothing may grow.
+"""Chaos against many services for a given time, and what it costs the exporter: nothing may grow.
 
     python benchmarks/soak.py --minutes 10 --services 200
 
 A few real servers stand behind a proxy for each service, which cuts, resets, garbles, swallows and refuses at
 random; the servers themselves are killed and started again. The exporter runs in a process of its own. Each minute
 the chaos rests until all is healthy, and what the exporter holds is counted: sockets, file descriptors, tasks,
-threads, memory, and the transitions that a callback was told against connection_transitions_total.
+threads, memory, and the transitions that a callback received, against connection_transitions_total.
 
 Exit status: 0 no growth and no transition lost, 1 otherwise.
 """
@@ -30,16 +30,15 @@ import psutil
 import uvloop
 
 _ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(_ROOT), str(_ROOT / "tests" / "adversity")]
+sys.path[:0] = [str(_ROOT), str(_ROOT / "tests")]
 
-from proxy import Mode, Proxy
-
-from exporter import logs
-from exporter.app import serving
-from exporter.config import load
-from exporter.demo.servers import Bot, HttpApi, PostgreSQL, Redis, Server, WebSocket
-from exporter.publish.server import bind
-from exporter.record import Transition
+from connection_exporter.app import serving
+from connection_exporter.demo.servers import Bot, HttpApi, PostgreSQL, Redis, Server, WebSocket
+from connection_exporter.kinds import load
+from connection_exporter.monitor.record import Transition
+from connection_exporter.runtime.logs import log_to_stderr
+from connection_exporter.web.server import bind
+from support.proxy import Mode, Proxy
 
 MANY = 0.10
 """Share by which sockets, descriptors and tasks may differ: http keeps a connection or not, canaries come and go."""
@@ -98,7 +97,7 @@ class World:
         return f"  {name}: {{kind: {kind}, {address}}}\n", proxy
 
     async def rage(self, rand: random.Random, until: float) -> None:
-        """Break something four times a second, a server every ten seconds; mend all of it in the end."""
+        """Break something four times a second, a server every ten seconds; repair everything at the end."""
         next_kill = time.monotonic() + 5.0
         async with asyncio.TaskGroup() as acts:
             while time.monotonic() < until:
@@ -199,7 +198,7 @@ class Exporter:
             "threads": self._psutil.num_threads(),
             "MiB": self._psutil.memory_info().rss / 1024 / 1024,
             "transitions": counted,
-            "lost": counted - inside["told"],
+            "lost": counted - inside["reported"],
         }
 
     def _get(self, path: str) -> str:
@@ -281,11 +280,11 @@ def _faults(rows: list[dict[str, float]]) -> list[str]:
 
 async def watch(config: Path) -> None:
     """Be the exporter: print the port, and for each line of stdin what is held; end with stdin."""
-    told = 0
+    reported = 0
 
     def count(_: Transition) -> None:
-        nonlocal told
-        told += 1
+        nonlocal reported
+        reported += 1
 
     sockets = bind(["127.0.0.1:0"])
     loop = asyncio.get_running_loop()
@@ -302,7 +301,7 @@ async def watch(config: Path) -> None:
         print(sockets[0].getsockname()[1], flush=True)
         threading.Thread(target=listen, daemon=True).start()
         while await asked.get():
-            held: dict[str, Any] = {"tasks": len(asyncio.all_tasks()), "told": told}
+            held: dict[str, Any] = {"tasks": len(asyncio.all_tasks()), "reported": reported}
             print(json.dumps(held), flush=True)
 
 
@@ -319,8 +318,8 @@ def main() -> int:
     given = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if given.watch is not None:
-            logs.configure(level="error")  # transitions by the thousand
-            runner.run(watch(given.watch))
+            with log_to_stderr(level="error", replace_streams=False):  # transitions by the thousand
+                runner.run(watch(given.watch))
             return 0
         return runner.run(soak(minutes=given.minutes, services=given.services, seed=given.seed))
 

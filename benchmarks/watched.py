@@ -1,4 +1,4 @@
-"""Runs the exporter and tells of each transition and when it happened: a program of `held`.
+"""Runs the exporter and prints each transition with its time: a program of `held`.
 
     python -m benchmarks.watched CONFIG PORT
 
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
-
-from exporter import garbage, logs
-from exporter.app import serving
-from exporter.config import load
-from exporter.publish.server import bind
-from exporter.record import Transition
+from connection_exporter.app import serving
+from connection_exporter.kinds import load
+from connection_exporter.monitor.record import Transition
+from connection_exporter.runtime.logs import log_to_stderr
+from connection_exporter.system import collector as garbage
+from connection_exporter.web.server import bind
 
 _LOOK: Final = 0.005
 
 
 class Teller:
-    """Keeps what is to be told, for a write to a pipe costs as much as the loss that it would tell of."""
+    """Keeps the lines to print, because a write to a pipe costs as much as the loss that it reports."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -36,7 +36,7 @@ class Teller:
         self._lines.append(f"transition {transition.name} {transition.status.value} {now} {cpu}")
 
     async def run(self) -> None:
-        """Tell what there is, for ever; in a thread, since nobody may be reading for a while."""
+        """Print the lines, in a thread, because the reader of the pipe can be slow."""
         while True:
             await asyncio.sleep(_LOOK)
             lines, self._lines = self._lines, []
@@ -44,7 +44,7 @@ class Teller:
                 await asyncio.to_thread(print, *lines, sep="\n", flush=True)
 
     async def measure_lag(self) -> None:
-        """Look at the clock every 5 ms, for ever."""
+        """Look at the clock every 5 ms."""
         worst, tell_at = 0.0, time.monotonic() + 0.5
         while True:
             before = time.monotonic()
@@ -58,15 +58,15 @@ class Teller:
 
 async def main(config: Path, port: int) -> None:
     """Serve until standard input ends."""
-    logs.configure(level="info")
-    async with serving(load(config), bind([f"127.0.0.1:{port}"])) as monitor:
-        teller = Teller()
-        monitor.board.subscribe(teller.heard)
-        garbage.settle()
-        tasks = [asyncio.create_task(work) for work in (teller.run(), teller.measure_lag())]
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-        for task in tasks:
-            task.cancel()
+    with log_to_stderr(level="info", replace_streams=False):
+        async with serving(load(config), bind([f"127.0.0.1:{port}"])) as monitor:
+            teller = Teller()
+            monitor.board.subscribe(teller.heard)
+            garbage.settle()
+            tasks = [asyncio.create_task(work) for work in (teller.run(), teller.measure_lag())]
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+            for task in tasks:
+                task.cancel()
 
 
 if __name__ == "__main__":
