@@ -13,7 +13,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 OUTPUT: Final = ROOT / "deploy" / "kubernetes" / "prometheusrule.yaml"
 _HEADER: Final = "# Made by scripts/kubernetes.py from prometheus/rules: change those, and run it again.\n"
 _RUNBOOKS: Final = "{{ $externalURL }}/user/runbooks/"
-_GRAFANA: Final = "http://localhost:3000"
+_GRAFANA: Final = "{{ $externalLabels.grafana_url }}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,13 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FILE", help="where to write it")
     parser.add_argument(
-        "--grafana", default=_GRAFANA, metavar="URL", help="your Grafana (default: %(default)s)"
+        "--grafana",
+        default=_GRAFANA,
+        metavar="URL",
+        help="the address of Grafana (default: the external label grafana_url of Prometheus)",
     )
     parser.add_argument(
         "--runbooks",
         default=_RUNBOOKS,
         metavar="URL",
-        help="where docs/runbooks can be read (default: by Prometheus)",
+        help="the address of docs/runbooks (default: served by Prometheus)",
     )
     return parser
 

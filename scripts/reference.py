@@ -1,43 +1,58 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/configuration.md from the config models; with --check, says whether they differ."""
+"""Writes what the docs take from the code; with --check, says whether it differs.
+
+These are the tables of docs/configuration.md, docs/schema.json, and the man page docs/connection-exporter.1.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from connection_exporter.cli.schema import schema_text
+from connection_exporter.config.alerting import AlertingConfig
+from connection_exporter.config.durations import format_duration
+from connection_exporter.config.service import PolicyConfig, ServiceConfig
+from connection_exporter.config.tls import TlsConfig
+from connection_exporter.kinds.http.config import Size
+from connection_exporter.kinds.registry import KINDS
+from man_page import man_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from exporter.config.durations import format_duration
-from exporter.config.kinds import KINDS
-from exporter.config.kinds.http import Size
-from exporter.config.service import PolicyConfig, ServiceConfig, TlsConfig
-
-PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def main() -> int:
-    """Write the page, or compare; return the exit status."""
+    """Write the files, or compare; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 if the page is not current"
+        "--check", action="store_true", help="change nothing; exit 1 if a file is not current"
     )
     check = parser.parse_args().check
-    old = PAGE.read_text()
-    new = filled(old)
-    if check:
-        if new != old:
-            print(f"{PAGE.name} is not what the models say: run scripts/reference.py", file=sys.stderr)
-        return int(new != old)
-    PAGE.write_text(new)
-    return 0
+    made = {
+        DOCS / "configuration.md": filled((DOCS / "configuration.md").read_text()),
+        DOCS / "schema.json": schema_text(KINDS),
+        DOCS / "connection-exporter.1": man_page(),
+    }
+    different = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
+    for path in different:
+        if check:
+            print(f"{path.name} is not what the code says: run scripts/reference.py", file=sys.stderr)
+        else:
+            path.write_text(made[path])
+    return int(check and bool(different))
 
 
 def filled(page: str) -> str:
     """Return the page with every generated table made anew."""
-    models: dict[str, type[BaseModel]] = {"policy": PolicyConfig, "tls": TlsConfig}
+    models: dict[str, type[BaseModel]] = {
+        "policy": PolicyConfig,
+        "about": ServiceConfig,
+        "tls": TlsConfig,
+        "alerting": AlertingConfig,
+    }
     models |= {name: kind.config for name, kind in KINDS.items()}
     for name, model in models.items():
         table = "\n".join(_rows(model, "", _hidden(model)))
@@ -55,7 +70,13 @@ def _hidden(model: type[BaseModel]) -> set[str]:
     if not issubclass(model, ServiceConfig):
         return set()
     policy = PolicyConfig.model_fields
-    return {"kind", *(key for key in policy if model.model_fields[key].default == policy[key].default)}
+    if model is ServiceConfig:
+        return {"kind", *policy}
+    return {
+        *ServiceConfig.model_fields.keys() - policy.keys(),
+        "redact",
+        *(key for key in policy if model.model_fields[key].default == policy[key].default),
+    }
 
 
 def _rows(model: type[BaseModel], prefix: str, hidden: set[str], needed: str = "required") -> list[str]:

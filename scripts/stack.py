@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the demo under Prometheus and Alertmanager, all on loopback, and says each notification in plain words.
 
-`make stack` starts it; Ctrl-C or SIGTERM ends everything. Exit status: 0 ended when told to, 1 something could not
+`make stack` starts it; Ctrl-C or SIGTERM ends everything. Exit status: 0 stopped by a signal, 1 something could not
 start or ended by itself, 2 wrong usage.
 """
 
@@ -11,26 +11,26 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 
+from connection_exporter.app import serving
+from connection_exporter.demo.ports import free_port, is_free
+from connection_exporter.demo.run import chaos, start_demo
+from connection_exporter.demo.server import Server, ServerError
+from connection_exporter.kinds import load_text
+from connection_exporter.runtime.logs import log_to_stderr
+from connection_exporter.web.server import CannotListen, bind
 from stack_receiver import Notification, in_words, receiving
 from stack_servers import Alertmanager, Prometheus
 
-from exporter import logs
-from exporter.app import serving
-from exporter.config import load_text
-from exporter.demo.ports import free_port, is_free
-from exporter.demo.run import chaos, start_demo
-from exporter.demo.server import Server, ServerError
-from exporter.publish.server import CannotListen, bind
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stack until told to stop, and return the exit status."""
+    """Run the stack until SIGINT or SIGTERM, and return the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return asyncio.run(_until_told(options))
+        with log_to_stderr(level="error"):  # the notifications report what happens
+            return asyncio.run(_until_told(options))
     except KeyboardInterrupt:
         return 0
 
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the demo under Prometheus and Alertmanager, all on loopback, and say each notification.",
         epilog='With make, the options go into ARGS: make stack ARGS="--chaos --prometheus-port=0"',
     )
-    parser.add_argument("--chaos", action="store_true", help="break and mend the services in turn")
+    parser.add_argument("--chaos", action="store_true", help="break the services in turn")
     parser.add_argument(
         "--pace",
         type=float,
@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="PORT",
             help="default: %(default)s; 0 is any that is free",
         )
+    parser.add_argument(
+        "--grafana",
+        default="http://localhost:3000",
+        metavar="ORIGIN",
+        help="the origin of a Grafana of yours, so that its Force check works (default: %(default)s)",
+    )
     return parser
 
 
@@ -69,8 +75,13 @@ def _port(text: str) -> int:
 async def _until_told(options: argparse.Namespace) -> int:
     """Run until a signal comes. The signal cancels, wherever we are, and each block stops what it began."""
     work = asyncio.ensure_future(_run(options))
+
+    def stop() -> None:
+        _say("stack: stopping everything")
+        work.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         return await work
     except asyncio.CancelledError:
@@ -82,7 +93,6 @@ async def _until_told(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    logs.configure(level="error", format="logfmt")  # what happens is told by the notifications
     ports = {name: getattr(options, f"{name}_port") for name in ("exporter", "prometheus", "alertmanager")}
     _check_ports(ports)
     async with AsyncExitStack() as stack:
@@ -97,17 +107,28 @@ async def _run(options: argparse.Namespace) -> int:
         )
         cast = await stack.enter_async_context(start_demo(_say))
         sockets = bind([f"127.0.0.1:{ports['exporter']}"])
-        await stack.enter_async_context(serving(load_text(cast.config, source="demo"), sockets))
+        config = load_text(with_push(cast.config, ports), source="demo")
+        await stack.enter_async_context(serving(config, sockets, origins=[options.grafana]))
         for server, name in ((alertmanager, "alertmanager"), (prometheus, "prometheus")):
             server.port = ports[name]
+            _say(f"stack: starting {name}")
             await stack.enter_async_context(server)
-            _say(f"stack: {name} runs, pid {server.pid}")
+            _say(f"stack: {name} is running, pid {server.pid}")
         _say(_welcome(ports, chaos=options.chaos))
         if options.chaos:
             plot = asyncio.create_task(chaos(cast, _say, pace=options.pace))
             stack.push_async_callback(_cancel, plot)
         ended = await _first_to_end(prometheus, alertmanager)
         raise ServerError(f"{ended.name} has ended by itself; the end of its log: {_tail(ended)}")
+
+
+def with_push(config: str, ports: Mapping[str, int]) -> str:
+    """Return the config with `alerting`; `external_url` has the `instance` of the scrape target."""
+    return f"""{config}
+alerting:
+  alertmanagers: [http://127.0.0.1:{ports["alertmanager"]}]
+  external_url: http://127.0.0.1:{ports["exporter"]}
+"""
 
 
 def _check_ports(ports: dict[str, int]) -> None:
@@ -137,15 +158,22 @@ class _Teller:
 
 
 def _welcome(ports: dict[str, int], *, chaos: bool) -> str:
-    hint = "" if chaos else " (break one: kill -9 a pid from above; or: make stack ARGS=--chaos)"
+    hint = "a fault at a time" if chaos else "kill -9 a pid from above; or: make stack ARGS=--chaos"
     return "\n".join(
         (
+            "",
+            "  Everything is running. Every notification is shown here.",
             "",
             f"  exporter      http://localhost:{ports['exporter']}/",
             f"  Prometheus    http://localhost:{ports['prometheus']}/alerts",
             f"  Alertmanager  http://localhost:{ports['alertmanager']}/",
             "",
-            f"Each notification is said here{hint}. Ctrl-C ends everything.",
+            f"  everything    curl localhost:{ports['exporter']}/health/detailed",
+            f"  the alerts    curl localhost:{ports['alertmanager']}/api/v2/alerts",
+            f"  break one     {hint}",
+            "",
+            "  Ctrl-C stops everything.",
+            "",
         )
     )
 

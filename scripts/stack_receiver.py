@@ -27,8 +27,13 @@ def receiving(take: Callable[[str, Notification], None]) -> Iterator[int]:
         def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002  # as the base names it
             """Say nothing: what is taken is said by who takes it."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Webhook(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = (
+            1024  # Alertmanager notifies of each service at once, and repeats what is not accepted
+        )
+
+    server = Webhook(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     try:
