@@ -22,6 +22,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 DOCS = Path(__file__).parents[1] / "docs"
+_BEGIN = "<!-- table: {} -->\n"
+_END = "<!-- end -->"
 
 
 def main() -> int:
@@ -31,8 +33,14 @@ def main() -> int:
         "--check", action="store_true", help="change nothing; exit 1 if a file is not current"
     )
     check = parser.parse_args().check
+    page = (DOCS / "configuration.md").read_text()
+    if missing := [name for name in KINDS if _BEGIN.format(name) not in page]:
+        marker = _BEGIN.format(missing[0]).strip()
+        advice = f"add a section with the lines `{marker}` and `{_END}`"
+        print(f"configuration.md has no table for {', '.join(missing)}: {advice}", file=sys.stderr)
+        return 1
     made = {
-        DOCS / "configuration.md": filled((DOCS / "configuration.md").read_text()),
+        DOCS / "configuration.md": filled(page),
         DOCS / "schema.json": schema_text(KINDS),
         DOCS / "connection-exporter.1": man_page(),
     }
@@ -56,7 +64,7 @@ def filled(page: str) -> str:
     models |= {name: kind.config for name, kind in KINDS.items()}
     for name, model in models.items():
         table = "\n".join(_rows(model, "", _hidden(model)))
-        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+        begin, end = _BEGIN.format(name), _END
         before, found, rest = page.partition(begin)
         if found:
             _, _, after = rest.partition(end)

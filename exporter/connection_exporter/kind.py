@@ -2,8 +2,8 @@
 
 A kind implements `Check` and `Session` in a folder of `kinds/` (or in a package of your
 own, see docs/adding-a-kind.md) and imports nothing of the exporter but this module, its config
-model and `connection_exporter.net`. It never measures its own latency, counts attempts or decides a status: it
-says what it saw.
+model, `Reason` and `connection_exporter.net`. It never measures its own latency, counts attempts or decides a status:
+it says what it saw.
 """
 
 from collections.abc import Callable, Mapping

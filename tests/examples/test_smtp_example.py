@@ -1,4 +1,4 @@
-"""The worked example of docs/adding-a-kind.md, installed as a user would, watching a real mail server."""
+"""The worked example of docs/adding-a-kind.md, installed as a user would, monitoring a real mail server."""
 
 import asyncio
 import json
@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
+from connection_exporter.core.health import Reason, Status
 from connection_exporter.demo.ports import free_port
+from support.streams import serving
+from support.watched import on_uvloop, watching
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +63,36 @@ async def test_a_kind_of_another_package_watches_a_real_mail_server(site: Path, 
     finally:
         server.stop()
     assert (status, mail["status"], mail["kind"]) == (0, "healthy", "smtp")
-    assert mail["details"] == {"reply_code": 250}
+    details = mail["details"]
+    assert isinstance(details, dict)
+    assert (details["reply_code"], set(details)) == (
+        250,
+        {"reply_code", "resolve_seconds", "connect_seconds"},
+    )
+
+
+@on_uvloop
+async def test_it_notices_at_once_that_the_server_goes_away(site: Path) -> None:
+    """No probe is due for a minute. The first line of the greeting is not its end."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        writer.write(b"220-mail.example.com\r\n220 ready\r\n")
+        while await reader.readline():
+            writer.write(b"250 OK\r\n")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        async with serving(serve) as port:
+            keys = f"kind: smtp, host: 127.0.0.1, port: {port}, interval: 1m, retry_delay: 100ms, canary: off"
+            async with watching(f"services:\n  mail: {{{keys}}}\n") as it:
+                await it.healthy("mail")
+                assert await it.sample("connection_up", name="mail") == 1
+                connections[0].close()
+                await it.until("mail", Status.CONNECTING, Reason.IDLE_CLOSED, within=1, since=0)
+                await it.healthy("mail")
+        assert len(connections) == 2
 
 
 async def test_its_failures_use_the_reasons_of_the_exporter(site: Path, tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ class PacedReader:
 class PacedProtocol(asyncio.Protocol):
     """The callbacks of asyncio for a connection that is read at the pace that all services share.
 
-    A subclass has `_parse` and `_slice_size`, as `PacedReader` describes them, and `_end_of`.
+    A subclass has `_parse` and `_slice_size`, as `PacedReader` describes them, and `_end_of`. Its owner closes it with
+    ``self._paced.discard()`` and ``self.transport.abort()``. `examples/smtp` is a complete subclass.
     """
 
     _is_closed_by_owner = False
