@@ -30,7 +30,7 @@ pictures: $(VENV)/.dev browser ## take the pictures of the docs from the live de
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python scripts/pictures.py
 
 docs: $(VENV)/.dev ## build the documentation as a site, with search, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "open site/index.html"
 
 bench: $(VENV)/.dev tools ## measure the cost, with the peers in the same run; ARGS="--only checks"
