@@ -6,8 +6,8 @@ from connection_exporter.core.retry import (
     Policy,
     TooSoon,
     backoff,
-    due,
     first_start,
+    overdue_after,
     recheck,
     reconnects_at_once,
     spread,
@@ -90,7 +90,7 @@ def test_a_service_alone_starts_at_once() -> None:
 
 def test_a_result_is_overdue_two_timeouts_after_the_planned_start() -> None:
     """The attempt may take one timeout; the other is for a loop under load."""
-    assert due(DEFAULTS, next_attempt=100.0) == pytest.approx(110.0)
+    assert overdue_after(DEFAULTS, next_attempt=100.0) == pytest.approx(110.0)
 
 
 def test_too_soon_says_when_to_come_back() -> None:

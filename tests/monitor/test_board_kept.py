@@ -76,7 +76,7 @@ def test_the_overall_status_and_the_age_of_results_are_never_out_of_date(steps: 
         overall = board.overall()
         records = board.records()
         for record in records:
-            assert record.due is None or record.due >= clock.now, (
+            assert record.overdue_after is None or record.overdue_after >= clock.now, (
                 "a result that is too old, and not marked so"
             )
         standings = [Standing(r.status, r.service.policy.critical, r.has_been_up) for r in records]

@@ -66,7 +66,7 @@ def first_start(policy: Policy, *, index: int, total: int) -> float:
     return min(2.0, policy.interval) * index / max(total, 1)
 
 
-def due(policy: Policy, *, next_attempt: float) -> float:
+def overdue_after(policy: Policy, *, next_attempt: float) -> float:
     """Return the time after which a missing result is overdue, on the clock of ``next_attempt``."""
     return next_attempt + 2.0 * policy.timeout
 

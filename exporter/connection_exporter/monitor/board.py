@@ -13,7 +13,7 @@ from typing import Final
 from connection_exporter.core.causes import Causes
 from connection_exporter.core.health import Blind, Event, Status, advance, status_of
 from connection_exporter.core.overall import Overall, Standing, overall_status
-from connection_exporter.core.retry import due
+from connection_exporter.core.retry import overdue_after
 from connection_exporter.kind import About, Service
 from connection_exporter.monitor.record import (
     BLIND,
@@ -43,7 +43,7 @@ class Board:
         self._records: dict[str, Record] = {}
         self._subscribers: dict[int, Callable[[Transition], None]] = {}
         self._places = count()
-        self._earliest_due = _NEVER
+        self._earliest_overdue = _NEVER
         self._known_overall: tuple[bool, Overall] | None = None
         self.graph = Causes({})
         for service in services:
@@ -162,17 +162,19 @@ class Board:
     def refresh(self) -> None:
         """Mark every result that is too old as such. Called before every read, and by a timer.
 
-        Nothing is older than `_earliest_due` allows, which later results only make too early: so most calls
-        look at one number, not at 10,000 records (0.7 ms).
+        Nothing is overdue before `_earliest_overdue`. A new result can leave it too early, but never too late. So most
+        calls look at one number, not at 10,000 records (0.7 ms).
         """
         now = self.clock.monotonic()
-        if now <= self._earliest_due:
+        if now <= self._earliest_overdue:
             return
         for record in self._records.values():
-            if record.due is not None and now > record.due:
-                record.due = None
+            if record.overdue_after is not None and now > record.overdue_after:
+                record.overdue_after = None
                 self._advance(record, Report(Event.OVERDUE), now)
-        self._earliest_due = min((r.due for r in self._records.values() if r.due is not None), default=_NEVER)
+        self._earliest_overdue = min(
+            (r.overdue_after for r in self._records.values() if r.overdue_after is not None), default=_NEVER
+        )
 
     def put(self, name: str, report: Report) -> Transition | None:
         """Take in a report, and return the transition that it made, if any. Raises KeyError."""
@@ -182,10 +184,10 @@ class Board:
         report = shown(record, report)
         if report.next_attempt is not None:
             record.next_attempt_at = self.clock.wall() + report.next_attempt - now
-            record.due = due(record.service.policy, next_attempt=report.next_attempt)
-            self._earliest_due = min(self._earliest_due, record.due)
+            record.overdue_after = overdue_after(record.service.policy, next_attempt=report.next_attempt)
+            self._earliest_overdue = min(self._earliest_overdue, record.overdue_after)
         if report.event is Event.STOPPED:
-            record.next_attempt_at = record.due = None
+            record.next_attempt_at = record.overdue_after = None
         note(record, report, wall=self.clock.wall())
         return self._advance(record, report, now)
 

@@ -100,7 +100,8 @@ class Record:
     next_attempt_at: float | None = None
     session_since_at: float | None = None
     has_been_up: bool = False
-    due: float | None = None
+    overdue_after: float | None = None
+    """The time, on the monotonic clock, after which a missing result is overdue; ``None`` if none is expected."""
     latency: float | None = None
     details: dict[str, Json] = field(default_factory=dict)
     trouble: Trouble = NO_TROUBLE
