@@ -59,7 +59,7 @@ class ServiceLoop:
         self._spread_next = True
         self._bad_answers = 0
         self._in_attempt = False
-        self._in_turn = False
+        self._in_batch = False
         self._forced = False
         self._waiters: list[asyncio.Future[None]] = []
         self._over = False
@@ -70,11 +70,11 @@ class ServiceLoop:
     async def run(self) -> None:
         """Run until cancelled. An error of the check does not leave this method."""
         try:
-            await self._wait_for_turn()
+            await self._wait_until_planned()
             self._put(Report(Event.BEGUN, next_attempt=self._now()))
             while True:
                 await self._live()
-                await self._wait_for_turn()
+                await self._wait_until_planned()
         finally:
             self._over = True
             self._release_waiters()
@@ -147,10 +147,10 @@ class ServiceLoop:
             if canary.due is not None and canary.due < self._planned:
                 await self._wakeup.wait(canary.due - now)
             else:
-                # one turn for each attempt: a timer that was early is started again
-                await self._wakeup.wait(self._planned - now, None if self._in_turn else self._take_turn)
+                # each attempt joins a batch once; if its timer fired early, it only waits again
+                await self._wakeup.wait(self._planned - now, None if self._in_batch else self._join_batch)
 
-    async def _wait_for_turn(self) -> None:
+    async def _wait_until_planned(self) -> None:
         """Wait until the next attempt is due or forced, or until an absent service is seen."""
         if self._forced or self._planned <= self._now():
             return
@@ -240,16 +240,16 @@ class ServiceLoop:
         failures = self._board.retry_count(self._service.name) + failed
         self._planned = self._now() + backoff(self._policy, failures=failures, rand=self._rand())
 
-    def _take_turn(self, waiter: "asyncio.Future[None]") -> None:
-        self._in_turn = True
+    def _join_batch(self, waiter: "asyncio.Future[None]") -> None:
+        self._in_batch = True
         self._batches.wake(self._address, waiter)
 
     def _begin_attempt(self) -> None:
         self._in_attempt, self._forced = True, False
 
     def _end_attempt(self) -> None:
-        if self._in_turn:  # also without an attempt: the session may be lost first
-            self._in_turn = False
+        if self._in_batch:  # also without an attempt: the session may be lost first
+            self._in_batch = False
             self._batches.checked(self._address)
         if self._in_attempt:
             self._in_attempt = False
