@@ -125,7 +125,7 @@ class RedisSession:
         """Send the commands of a probe together, and read their replies. Raises `Failure` when the session is gone."""
         replies = await self._opened.connection.exchange(self._next_request)
         self._next_request = self._request
-        self._opened.connection.rest()
+        self._opened.connection.mark_idle()
         details: dict[str, Json] = {
             **self._server.details(self._opened.link),
             "auth_seconds": self._opened.auth_seconds,

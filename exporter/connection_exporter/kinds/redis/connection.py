@@ -81,7 +81,7 @@ class RedisConnection(PacedProtocol):
         if database != 0:
             self._accept("SELECT", await self._ask("SELECT", str(database)))
 
-    def rest(self) -> None:
+    def mark_idle(self) -> None:
         """Expect nothing more until the next request: a clean close is `idle_closed` from now on."""
         self._idle = True
 

@@ -85,7 +85,7 @@ class TcpCheck:
             details: dict[str, Json] = {}
             if greeting:
                 details["greeting_seconds"] = time.perf_counter() - began
-            connection.rest()
+            connection.mark_idle()
             yield _TcpSession(self._endpoint, link, connection, on_probe, details)
         finally:
             connection.abort()
@@ -131,7 +131,7 @@ class _TcpSession:
         except NoMatch as error:
             problem = error
         finally:
-            connection.rest()
+            connection.mark_idle()
         if self._on_probe:
             details["dialogue_seconds"] = time.perf_counter() - began
         details["banner"] = connection.banner

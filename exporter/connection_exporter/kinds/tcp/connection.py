@@ -109,7 +109,7 @@ class TcpConnection(PacedProtocol):
         self._talking, self._bytes, self._lines = True, 0, 0
         self._buffer.clear()
 
-    def rest(self) -> None:
+    def mark_idle(self) -> None:
         """End a dialogue: a clean close is `idle_closed` from now on."""
         self._talking, self._bytes = False, 0
         self._buffer.clear()
