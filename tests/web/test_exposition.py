@@ -700,10 +700,10 @@ async def test_what_has_not_changed_is_neither_written_nor_compressed_again(cloc
     answers(board, board.names[0::3])
     await exposition._render(openmetrics=False, coding="gzip")
     new = {*kept_texts(exposition)} - {*before}
-    newest = exposition._sheet._batches[-1]
+    newest = exposition._sheet._cohorts[-1]
     assert new == {*newest.texts.values()}
     assert {row.record.name for row in newest.rows} == {*board.names[0::3]}
-    assert [len(batch.rows) for batch in exposition._sheet._batches] == [100, 100, 100]
+    assert [len(cohort.rows) for cohort in exposition._sheet._cohorts] == [100, 100, 100]
 
 
 def kept_texts(exposition: Exposition) -> list[Text]:

@@ -28,7 +28,7 @@ _MOST: Final = 200
 """Services whose lines of one family are written, joined or compressed at once: less than a millisecond."""
 
 _FEW: Final = 40
-"""Services that are too few for a batch of their own: each piece of a response takes time, too."""
+"""Services that are too few for a cohort of their own: each piece of a response takes time, too."""
 
 _LASTING: Final = tuple(f for f in FAMILIES if not f.measured and f is not STATE_SECONDS)
 _MEASURED: Final = tuple(f for f in FAMILIES if f.measured)
@@ -42,7 +42,7 @@ class Sheet:
         self._records: list[Record] = []
         self._families: dict[str, Family] = {}
         self._blocks: list[_Block] = []
-        self._batches: list[_Batch] = []
+        self._cohorts: list[_Cohort] = []
 
     async def renew(self, slices: Slices) -> None:
         """Bring the lines up to date."""
@@ -51,7 +51,7 @@ class Sheet:
             await self._arrange(records, slices)
         for block in self._blocks:
             await block.renew(self._board, slices)
-        await self._renew_batches(slices)
+        await self._renew_cohorts(slices)
 
     def families(self, *, compressed: bool) -> Iterator[tuple[Family, Iterator[Piece]]]:
         """Yield each family with its lines in pieces, some of which are empty.
@@ -62,7 +62,7 @@ class Sheet:
             if family is STATE_SECONDS:
                 yield family, (block.seconds for block in self._blocks)
             elif family.measured:
-                yield family, (batch.texts.get(family.name, b"") for batch in self._batches)
+                yield family, (cohort.texts.get(family.name, b"") for cohort in self._cohorts)
             else:
                 yield family, (block.lines(family, compressed=compressed) for block in self._blocks)
 
@@ -75,29 +75,29 @@ class Sheet:
             await slices.pause_if_due()
         self._records, self._families = records, families
         self._blocks = [_Block(rows[start : start + _MOST]) for start in range(0, len(rows), _MOST)]
-        self._batches = [_Batch(rows)]
+        self._cohorts = [_Cohort(rows)]
 
-    async def _renew_batches(self, slices: Slices) -> None:
-        """Write the lines of the services that have changed, and of those whose batch they leave."""
-        batches: list[_Batch] = []
+    async def _renew_cohorts(self, slices: Slices) -> None:
+        """Write the lines of the services that have changed, and of those that they leave in too small a cohort."""
+        cohorts: list[_Cohort] = []
         moving: list[_Row] = []
-        for batch in self._batches:
-            changed = batch.changed()
-            if len(batch.rows) - len(changed) < _FEW:
-                moving += batch.rows
+        for cohort in self._cohorts:
+            changed = cohort.changed()
+            if len(cohort.rows) - len(changed) < _FEW:
+                moving += cohort.rows
             elif changed:
                 moving += changed
-                batches.append(_Batch(batch.unchanged()))
+                cohorts.append(_Cohort(cohort.unchanged()))
             else:
-                batches.append(batch)
+                cohorts.append(cohort)
             await slices.pause_if_due()
         if len(moving) > _MOST:
             moving.sort(key=_Row.likeness)
-        batches += [_Batch(moving[start : start + _MOST]) for start in range(0, len(moving), _MOST)]
-        for batch in batches:
-            if not batch.texts:
-                await batch.write(slices)
-        self._batches = batches  # at the end, so that nothing is lost if this is cancelled
+        cohorts += [_Cohort(moving[start : start + _MOST]) for start in range(0, len(moving), _MOST)]
+        for cohort in cohorts:
+            if not cohort.texts:
+                await cohort.write(slices)
+        self._cohorts = cohorts  # at the end, so that nothing is lost if this is cancelled
 
 
 class _Row:
@@ -124,7 +124,7 @@ class _Row:
             self._families.setdefault(family.name, family)
 
     def likeness(self) -> tuple[float, str]:
-        """Return what services of one batch should have in common: how often they are checked, and their families."""
+        """Return what the services of a cohort should share: how often they are checked, and their families."""
         return self.record.service.policy.interval, self.record.service.kind
 
     @property
@@ -177,10 +177,10 @@ class _Block:
         row.lasting = row.record.version - row.record.steady
 
 
-class _Batch:
+class _Cohort:
     """Services that have changed between the same two scrapes, and their lines of the families that are measured.
 
-    They are likely to change together again. With an interval of 30 s and a scrape every 5 s, five batches of six stay
+    They are likely to change together again. With an interval of 30 s and a scrape every 5 s, five cohorts of six stay
     as they are, and their text is neither written nor compressed. In the order of the board, each part of the text
     would have services that have changed.
     """
