@@ -1,4 +1,4 @@
-"""Owns the seam between the monitor and a kind: what a check offers, what a probe reports.
+"""Owns the interface between the monitor and a kind: what a check offers, what a probe reports.
 
 A kind implements `Check` and `Session` in a folder of `kinds/` (or in a package of your
 own, see docs/adding-a-kind.md) and imports nothing of the exporter but this module, its config
@@ -73,7 +73,7 @@ class Metric:
 
     A gauge shows ``details[source]`` while the session is up and is absent otherwise. A histogram
     observes ``details[source]`` at each answer. A counter adds up ``counts[source]`` and exists, at 0,
-    from the first second; what it comes to is shown in JSON under the same key. ``name`` is the family's
+    from the first second; JSON shows its total under the same key. ``name`` is the family's
     full name; that of a counter ends in ``_total``.
     """
 
@@ -89,7 +89,7 @@ class Session(Protocol):
 
     @property
     def lost(self) -> "asyncio.Future[Failure]":
-        """Done, with what happened, as soon as the link is gone while no probe is under way."""
+        """Done, with what happened, as soon as the session is gone while no probe is under way."""
 
     @property
     def peer(self) -> str | None:
@@ -103,7 +103,7 @@ class Session(Protocol):
         """All IP addresses that the configured name led to when this session was made."""
 
     async def probe(self) -> Observation:
-        """Make one round trip and return what it saw; raise `Failure` when the link is gone."""
+        """Make one round trip and return what it saw; raise `Failure` when the session is gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Turns the values of a document into models of services, and notes every error where it is."""
+"""Turns the values of a document into models of services, and notes every error with its place."""
 
 import re
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ class Kinds(Protocol):
 
 
 class Reader:
-    """Turns plain values into models, and adds errors to the document's mistakes."""
+    """Turns plain values into models, and adds each error to `Document.mistakes`."""
 
     def __init__(self, document: Document, kinds: Kinds, folder: FilePath | None = None) -> None:
         self._document = document
@@ -155,9 +155,9 @@ class Reader:
         model = self._model(given.get("kind"), path)
         if model is None:
             return None
-        # A default of the kind itself has a reason that `defaults` does not know, such as no canary for a process.
-        ours, theirs = PolicyConfig.model_fields, model.model_fields
-        usable = {key: value for key, value in defaults.items() if theirs[key].default == ours[key].default}
+        # Where the kind has a default of its own, such as no canary for a process, `defaults` does not apply.
+        shared, own = PolicyConfig.model_fields, model.model_fields
+        usable = {key: value for key, value in defaults.items() if own[key].default == shared[key].default}
         if not model.CONNECTS:
             usable.pop("ip_version", None)
         whole = {**usable, **given}

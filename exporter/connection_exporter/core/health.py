@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 
 class Status(StrEnum):
-    """What a service is in. Codes ascend by severity, so that ``max_over_time`` hides no outage."""
+    """The condition of a service. Codes ascend by severity, so that ``max_over_time`` hides no outage."""
 
     UNKNOWN = "unknown"
     HEALTHY = "healthy"
@@ -108,8 +108,8 @@ class Health(NamedTuple):
 def advance(health: Health, event: Event) -> Health:  # noqa: C901 - a row of the table each
     """Return the facts after ``event``. Total: every event is defined in every state.
 
-    A canary's result counts only while the session is up. That the canary belongs to *this* session
-    is the caller's to see to; here it follows that a new session always starts with no canary.
+    A canary's result counts only while the session is up. The caller ensures that the canary belongs to *this*
+    session. Here, every way to lose a session clears it, so a new session always starts with no canary.
     """
     match event:  # the most frequent events first: each comparison takes 0.2 us
         case Event.ANSWERED_GOOD:

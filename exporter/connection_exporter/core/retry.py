@@ -22,7 +22,7 @@ _VANISHED: Final = 11.0
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How one service is watched. Durations are in seconds; ``None`` turns a rule off."""
+    """How one service is monitored. Durations are in seconds; ``None`` turns a rule off."""
 
     interval: float = 30.0
     timeout: float = 5.0
@@ -54,15 +54,15 @@ def recheck(policy: Policy, *, bad_answers: int) -> float:
 
 
 def reconnects_at_once(policy: Policy, *, session_age: float) -> bool:
-    """Tell whether a lost session had lived long enough to be replaced with no delay.
+    """Return whether a lost session had lasted long enough to be replaced with no delay.
 
-    A server that answers and then closes is thus never asked more often than every ``retry_delay``.
+    So a server that answers and then closes is not probed more often than every ``retry_delay``.
     """
     return session_age >= policy.retry_delay
 
 
 def first_start(policy: Policy, *, index: int, total: int) -> float:
-    """Return when service ``index`` of ``total`` is first tried: evenly over min(2 s, interval)."""
+    """Return when the first attempt at service ``index`` of ``total`` starts: evenly over min(2 s, interval)."""
     return min(2.0, policy.interval) * index / max(total, 1)
 
 

@@ -19,7 +19,7 @@ _MOST: Final = 64
 
 _PATIENCE: Final = 0.05
 """Seconds for which checks of the same address wait for each other. One that does not respond delays the others no
-longer: of several services on a frozen server, some are noticed so much later than `detection_bounds` says."""
+longer. Of several services on a frozen server, some are noticed later than `detection_bounds` says, by this much."""
 
 _ROUNDING: Final = 1e-6
 """Share of a slot that sums of floating-point numbers may be off."""
@@ -57,9 +57,9 @@ class Batches:
         return self.slot_until(now, interval) + slots * interval / self.slots
 
     def wake(self, address: str, waiter: "asyncio.Future[None]") -> None:
-        """Set the result of ``waiter``, who will check ``address``, when it is its turn.
+        """Set the result of ``waiter``, whose check of ``address`` then starts, when it is its turn.
 
-        One has its turn in each iteration of the event loop, which reads sockets in between: no response waits until
+        One check starts in each iteration of the event loop, which reads sockets in between: no response waits until
         all other requests of the batch are sent. Those with the same address, which may be a single server, follow
         each other: each waits until `checked` is called for the one before it, or for `_PATIENCE`.
         """
@@ -73,7 +73,7 @@ class Batches:
             queue.append(waiter)
 
     def checked(self, address: str) -> None:
-        """Let the next check of ``address`` begin: one has ended."""
+        """Let the next check of ``address`` start, because one has ended."""
         queue = self._queues.get(address)
         while queue:
             waiter = queue.popleft()

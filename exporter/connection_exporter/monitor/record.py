@@ -53,7 +53,7 @@ class Transition:
 
 
 class Report(NamedTuple):
-    """What the monitor has to say of a service: an event, and all that was learned with it.
+    """What the monitor reports about a service: an event, and all that was learned with it.
 
     ``next_attempt`` is the planned start of the next attempt, on the monotonic clock; ``None`` leaves it.
     ``latency`` is that of an answered probe in seconds, ``held`` whether the session was up before it.

@@ -226,7 +226,11 @@ class ServiceLoop:
         self._put(Report(Event.CRASHED, Reason.INTERNAL, message, next_attempt=self._planned))
 
     def _plan_probe(self) -> None:
-        """Plan the next probe: one interval after the last, unless that is past or the answers are bad."""
+        """Plan the next probe: one interval after the last, or earlier if the answers are bad.
+
+        The second probe, and the first one after a pause of more than an interval, start in a random slot. A forced
+        probe leaves the plan as it is.
+        """
         now, interval = self._now(), self._policy.interval
         if self._bad_answers:
             self._planned = now + recheck(self._policy, bad_answers=self._bad_answers)

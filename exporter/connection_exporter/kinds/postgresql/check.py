@@ -65,7 +65,7 @@ class PostgresqlCheck:
 
 
 class PostgresqlSession:
-    """A connection to PostgreSQL that is watched while it is idle."""
+    """A session with PostgreSQL, whose end is noticed even while it is idle."""
 
     def __init__(self, config: PostgresqlConfig, connection: Connection, wanted: Attributes) -> None:
         self.lost = connection.wire.lost

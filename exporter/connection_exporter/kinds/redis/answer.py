@@ -70,7 +70,7 @@ def _role_fault(where: str, reply: Reply) -> tuple[Reason, str] | None:
 
 
 def _explained(pong: Refusal, fields: Mapping[str, str]) -> str:
-    """Return an error reply to PING with what helps to understand it."""
+    """Return an error reply to PING, with a hint or with how much of the data is loaded."""
     if pong.line.startswith(_REDIRECTIONS):
         return f"{pong.line}: {_SET_CLUSTER}"
     loaded = fields.get("loading_loaded_perc") if fields.get("loading") == "1" else None

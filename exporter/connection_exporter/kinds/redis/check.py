@@ -100,7 +100,7 @@ class RedisCheck:
 
 
 class RedisSession:
-    """A connection to Redis that is watched while it is idle."""
+    """A session with Redis, whose end is noticed even while it is idle."""
 
     def __init__(
         self, config: RedisConfig, sentinels: Sentinels | None, server: RedisServer, opened: Opened

@@ -118,7 +118,7 @@ class RedisConnection(PacedProtocol):
             self._wake(None)
 
     def _unrequested(self, data: bytes) -> Failure:
-        """Say what data without a request means: from now on, replies could belong to any request."""
+        """Return why unrequested data ends the session: from now on, replies could belong to any request."""
         if data[:1] == b"-":
             refusal = refusal_of(data[1:1000].partition(b"\r\n")[0].decode("utf-8", "replace"))
             return Failure(refusal.reason, f"{self._where} reports, without a request: {refusal.line}")

@@ -1,4 +1,4 @@
-"""Owns a server to connect to, a Redis or a sentinel: its place in messages, its TLS, and the login."""
+"""Owns a server to connect to, a Redis or a sentinel: its name in messages, its TLS, and the login."""
 
 import time
 from collections.abc import AsyncIterator
