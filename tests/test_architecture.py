@@ -40,12 +40,16 @@ def test_every_kind_is_independent_of_the_others() -> None:
 
 
 def test_every_file_that_the_page_names_exists() -> None:
-    """And what it shows of the way of one result is no more than 12 files."""
     named = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", PAGE)
     assert named
     assert [name for name in named if not (PACKAGE / name).exists()] == []
-    way = PAGE.partition("## One result")[2].partition("\n## ")[0]
-    assert len(set(re.findall(r"`([a-z_/]+\.py)`", way))) <= 12
+
+
+def test_the_page_follows_a_result_in_12_files_and_the_interval_in_6() -> None:
+    section = PAGE.partition("\n## Follow one result\n")[2].partition("\n## ")[0]
+    result, interval = section.split("\nTo follow ")[1:]
+    assert 0 < len(re.findall(r"^\d+\. `[a-z_/0-9]+\.py`", result, re.MULTILINE)) <= 12
+    assert 0 < len(re.findall(r"^\d+\. `[a-z_/0-9]+\.py`", interval, re.MULTILINE)) <= 6
 
 
 def test_only_the_packages_own_names_are_at_its_root() -> None:
