@@ -12,6 +12,7 @@ import pytest
 from connection_exporter.demo.ports import free_port
 from support.chromium import Tab, chromium_tab
 from support.live import QUICK, exporter, web
+from support.web_clients import until
 
 PAGE: Final = (Path(__file__).parents[2] / "examples" / "frontend" / "index.html").read_bytes()
 TYPES: Final = (
@@ -60,8 +61,8 @@ async def test_a_front_end_of_another_origin_is_live_and_forces_checks() -> None
             await tab.until("document.getElementById('overall').textContent === 'healthy: 1 of 1 healthy'")
             before = monitor.board.forced_checks
             await tab.click("#check")
+            await until(lambda: monitor.board.forced_checks == before + 1)
             await tab.until("document.getElementById('note').textContent === ''")
-            assert monitor.board.forced_checks == before + 1
             await service.stop()
             await tab.until("document.querySelector('li').textContent.startsWith('api: disconnected')")
         await tab.until("document.body.classList.contains('lost')")

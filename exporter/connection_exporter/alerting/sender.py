@@ -28,6 +28,9 @@ from connection_exporter.system.wakeup import Wakeup
 _IN_ONE_REQUEST: Final = 200
 """Alerts. Each has 1 to 20 KB, and a request of many megabytes must not be sent."""
 
+_APART: Final = 0.02
+"""Seconds between two requests. The first of many alerts is sent at once, and those that follow it together."""
+
 _RETRY_AFTER: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each retry; the last one repeats. A connection that was closed while idle needs no delay."""
 
@@ -108,6 +111,7 @@ class Sender:
                     continue
                 if everything:
                     due = self._clock.monotonic() + RESEND_EVERY
+                await asyncio.sleep(_APART)
                 everything = not await self._wakeup.wait(max(due - self._clock.monotonic(), 0.0))
         finally:
             if self._client is not None:
