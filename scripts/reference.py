@@ -117,6 +117,8 @@ def _words(annotation: Any) -> list[str]:
     """Return the words that a key takes, if it takes these alone."""
     if get_origin(annotation) is Literal:
         return [str(word).lower() if word is True else str(word) for word in get_args(annotation)]
+    if get_origin(annotation) is dict:  # words in its keys and values are not those of the key itself
+        return []
     return [word for part in get_args(annotation) for word in _words(part)]
 
 

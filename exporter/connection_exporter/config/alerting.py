@@ -48,7 +48,7 @@ class AlertingConfig(HttpLogin):
     RULES = (_alertmanagers_differ, _tls_is_used)
 
     alertmanagers: Annotated[list[BaseUrl], Field(min_length=1, max_length=MOST_ALERTMANAGERS)] = Field(
-        description="URL of every Alertmanager; of a cluster every member, never a load balancer"
+        description="URL of every Alertmanager, and of each member of a cluster; never of a load balancer"
     )
     external_url: BaseUrl | None = Field(
         None, description="URL at which people reach this exporter; alerts link to it"

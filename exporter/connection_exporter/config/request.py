@@ -43,7 +43,7 @@ class RequestConfig(ServiceConfig, HttpLogin):
 
     url: str | None = None
     host: Host = Field("localhost", description="host name, address or path of a Unix socket")
-    port: Port | None = Field(None, description="port; 80, or 443 with TLS, if absent")
+    port: Port | None = Field(None, description="port; by default 80, or 443 with TLS")
     path: str = "/"
     tls: TlsConfig | None = None
     proxy: ProxyField = Field(None, description="HTTP proxy: a URL, or a mapping with the password in a file")

@@ -85,11 +85,17 @@ class PolicyConfig(Strict):
     interval: Duration = Field(30.0, ge=0.1, description="time between two probes")
     timeout: Duration = Field(5.0, gt=0, description="deadline of an attempt, connecting included")
     retries: int = Field(3, ge=1, description="failed attempts in a row until `disconnected`")
-    retry_delay: Duration = Field(5.0, gt=0, description="delay after the first failure, doubled each time")
+    retry_delay: Duration = Field(
+        5.0, gt=0, description="delay after the first failed attempt, doubled after each further one"
+    )
     max_retry_delay: Duration = Field(30.0, gt=0, description="longest delay between attempts")
     canary: CanaryPeriod = Field(300.0, description="time between two probes over new connections, or `off`")
-    max_latency: Duration | None = Field(None, gt=0, description="an answer slower than this is bad")
-    critical: bool = Field(True, description="whether its loss makes the overall status `partial`")
+    max_latency: Duration | None = Field(
+        None, gt=0, description="an answer that takes longer is bad: the service is `unhealthy`"
+    )
+    critical: bool = Field(
+        True, description="whether the loss of the service makes the overall status `partial`"
+    )
     ip_version: Annotated[IpVersion, BeforeValidator(_ip_version)] = Field(
         "any", description="which addresses of a name are used, and which may be configured"
     )

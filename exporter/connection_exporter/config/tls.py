@@ -73,18 +73,20 @@ class TlsConfig(Strict):
         description="certificates to trust, instead of the system's: a root, an intermediate or the server's own",
     )
     cert_file: FilePath | None = Field(None, description="client certificate, with its chain (PEM)")
-    key_file: FilePath | None = Field(None, description="key of cert_file, if in a separate file")
+    key_file: FilePath | None = Field(
+        None, description="private key of cert_file, if it is in a separate file"
+    )
     key_password: SecretStr | None = Field(
-        None, description="passphrase of the key; better in `key_password_file`"
+        None, description="passphrase of the private key; better in `key_password_file`"
     )
     key_password_file: FilePath | None = Field(
-        None, description="file that contains the passphrase of the key"
+        None, description="file that contains the passphrase of the private key"
     )
     server_name: Annotated[str, AfterValidator(_server_name)] | None = Field(
-        None, description="name to ask for (SNI) and to check, if not the host"
+        None, description="name to ask for (SNI) and to check in the certificate, if it is not the host"
     )
     min_version: Version | None = Field(
-        None, description="oldest version to accept; 1.2, or max_version if that is older, if absent"
+        None, description="oldest version to accept; by default 1.2, or max_version if that is older"
     )
     max_version: Version | None = Field(None, description="newest version to offer")
     ciphers: Annotated[str, AfterValidator(_ciphers)] | None = Field(

@@ -24,7 +24,8 @@ class HeartbeatConfig(ServiceConfig):
         description="failed attempts in a row until `disconnected`; 1, because `max_age` already is the tolerance",
     )
     max_age: Duration = Field(
-        gt=0, description="longest time from one beat to the next, and to the first one"
+        gt=0,
+        description="longest time from one beat to the next, and from the start of monitoring to the first beat",
     )
     token: SecretStr | None = Field(
         None, min_length=1, description="bearer token that each beat must carry; better in `token_file`"

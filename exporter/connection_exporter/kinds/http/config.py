@@ -91,7 +91,7 @@ class HttpExpect(Strict):
     )
     headers: dict[str, HeaderCondition] = Field(
         {},
-        description="name of a header to a regular expression (RE2) for its value, `{not: …}` or `{absent: true}`",
+        description="for each header, a regular expression (RE2) for its value, `{not: …}` or `{absent: true}`",
     )
     body: Patterns = Field(
         None,
@@ -103,7 +103,7 @@ class HttpExpect(Strict):
     json_: Conditions = Field(
         {},
         alias="json",
-        description="path in the body to a value or comparison, as in data.items[0].state: {'>=': 5}",
+        description="for each path in a JSON body, its value or a comparison, as in data.items[0].size: {'>=': 5}",
     )
 
     @property
@@ -141,14 +141,15 @@ class HttpConfig(RequestConfig):
         "GET", description="method of the request"
     )
     headers: dict[HeaderName, HeaderValue] = Field(
-        {}, description="further headers of the request: text, or `{file: PATH}`"
+        {}, description="additional headers of the request: text, or `{file: PATH}`"
     )
     body: str | None = Field(None, repr=False, description="body of the request")
     body_file: SecretFile | None = Field(
         None, description="file that contains the body, as UTF-8; line breaks at its end are left out"
     )
     follow_redirects: bool = Field(
-        False, description="whether to follow a 3xx; off by default, because a login page would look healthy"
+        False,
+        description="whether to follow a redirect (3xx); off by default, because a login page would look healthy",
     )
     max_redirects: int = Field(5, ge=1, le=20, description="maximum number of redirects to follow")
     body_limit: Size = Field(

@@ -107,15 +107,16 @@ class PostgresqlConfig(ServiceConfig, Login):
     )
     port: Port = Field(PORT, description="port; also for each of `hosts` without a port")
     hosts: Annotated[list[Annotated[str, AfterValidator(_place)]], AfterValidator(_hosts)] | None = Field(
-        None, description="instead of `host`, several, as in [db1, db2:5433], tried in this order"
+        None, description="several hosts instead of `host`, as in [db1, db2:5433], tried in this order"
     )
     hostaddr: Annotated[str, AfterValidator(_addresses)] | None = Field(
-        None, description="address to connect to, if the name must not be resolved; one for each of `hosts`"
+        None,
+        description="IP address to connect to, so that the name is not resolved; with `hosts`, one for each",
     )
     target_session_attrs: Attributes = Field(
-        "any", description="what the server must be; the first suitable host is used"
+        "any", description="what the server must be, as in libpq; the first suitable host is used"
     )
-    database: str | None = Field(None, description="database; the user's name if absent")
+    database: str | None = Field(None, description="database; by default, the one with the name of the user")
     passfile: SecretFile | None = Field(
         None, description="a file in the format of .pgpass, to look up the password if none is given"
     )
@@ -124,12 +125,15 @@ class PostgresqlConfig(ServiceConfig, Login):
     )
     sslmode: SslMode = Field("prefer", description="as in libpq")
     tls: TlsConfig = Field(
-        TlsConfig(), description="TLS files; with them sslmode is verify-full unless written"
+        TlsConfig(),
+        description="TLS settings; with them, sslmode is by default verify-full, or require with `verify: false`",
     )
     query: str = Field("SELECT 1", min_length=1, description="what a probe executes")
     expect: PostgresqlExpect = Field(PostgresqlExpect(), description="conditions for a good answer")
     depth: bool = Field(True, description="also ask for role, lag and connection slots at each probe")
-    pooler: bool = Field(False, description="behind PgBouncer in transaction mode: depth is off")
+    pooler: bool = Field(
+        False, description="the server is behind PgBouncer in transaction mode: turns `depth` off"
+    )
 
     def adjust_defaults(self) -> None:
         """Let a written `tls` turn TLS on."""

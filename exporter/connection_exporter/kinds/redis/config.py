@@ -74,7 +74,7 @@ class SentinelConfig(Login):
 
     master: Annotated[str, AfterValidator(_master)] = Field(description="name of the master in sentinel.conf")
     nodes: Annotated[list[str], BeforeValidator(_nodes)] = Field(
-        description="the sentinels, as host:port; the port is 26379 if it is left out"
+        description="the sentinels, as host:port; the default port is 26379"
     )
     tls: TlsConfig | None = Field(None, description="TLS towards the sentinels")
 
@@ -89,7 +89,7 @@ class RedisExpect(Strict):
 
     role: Literal["master", "replica"] | None = Field(None, description="role that the server must have")
     master_link_up: Literal[True] | None = Field(
-        None, description="a replica must be in touch with its master"
+        None, description="a replica must be connected to its master"
     )
 
 

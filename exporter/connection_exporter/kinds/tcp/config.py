@@ -72,7 +72,7 @@ class Step(Strict):
     send: SecretStr | None = Field(
         None,
         min_length=1,
-        description='text to send, exactly as written, so mostly "…\\r\\n" in double quotes',
+        description='text to send, exactly as written; most protocols need "…\\r\\n", in double quotes',
     )
     send_hex: Annotated[SecretStr, AfterValidator(_secret_hex)] | None = Field(
         None, description="bytes to send, in hexadecimal"
@@ -125,7 +125,7 @@ class TcpConfig(ServiceConfig):
     port: Port | None = Field(None, description="port")
     tls: TlsConfig | None = Field(None, description="TLS; also turned on by tls:// and by starttls")
     starttls: Literal["smtp", "imap", "pop3", "postgresql"] | None = Field(
-        None, description="protocol that begins in plain text and then sets up TLS"
+        None, description="protocol in which a connection begins in plain text and then switches to TLS"
     )
     on_connect: Dialogue = Field([], description="dialogue at the start of each session")
     on_probe: Dialogue = Field([], description="dialogue at each probe")

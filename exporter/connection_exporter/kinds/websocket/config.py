@@ -141,7 +141,7 @@ class WebsocketConfig(RequestConfig):
     path: Annotated[str, AfterValidator(_target)] = Field(
         "/", max_length=8192, repr=False, description="path, with its ?query"
     )
-    tls: TlsConfig | None = Field(None, description="TLS; wss:// turns it on")
+    tls: TlsConfig | None = Field(None, description="TLS; also turned on by wss://")
     subprotocols: list[SubprotocolName] = Field(
         [],
         repr=False,
@@ -165,8 +165,8 @@ class WebsocketConfig(RequestConfig):
     max_gap: Duration | None = Field(
         None,
         ge=0.1,
-        description="longest time without a message, not counting answers in a dialogue; checked when a probe "
-        "runs, so it is also the default of `interval`",
+        description="longest time without a message of the stream; answers in a dialogue do not count. Checked at "
+        "each probe, so the default of `interval` is not longer",
     )
 
     _captured: IssuedSecrets = PrivateAttr(default_factory=IssuedSecrets)
