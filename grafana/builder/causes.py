@@ -33,8 +33,8 @@ def phases() -> Json:
     """Return how long each phase of connecting and of a probe took."""
     return timeseries(
         "Phases",
-        "How long each phase took: those of connecting when the session was established, the others in the last"
-        " probe. Kinds redis, process and heartbeat have none.",
+        "How long each phase took. Phases of connecting were measured when the session started, the others in the"
+        " last probe. The kinds redis, process and heartbeat have no phases.",
         targets(
             *(
                 (each(f"connection_{kind}_{phase}_duration_seconds"), phase)
@@ -84,7 +84,7 @@ def retries() -> Json:
     """Return the retries and when the next attempt is due."""
     return timeseries(
         "Retries and next attempt",
-        "How many attempts in a row have failed, and the seconds until the next one; 0 is now.",
+        "How many attempts in a row have failed, and the seconds until the next attempt (0: now).",
         targets(
             (each("connection_retries"), "retries"),
             (next_attempt(), "next attempt in (s)"),

@@ -25,7 +25,7 @@ def rule_time() -> Json:
     """Return how long the slowest rule group takes."""
     return timeseries(
         "Slowest rule group",
-        "How long the last evaluation of the slowest group took; it must stay below its interval.",
+        "How long the last evaluation of the slowest rule group took. It must stay below the interval of the group.",
         [target("max(prometheus_rule_group_last_duration_seconds)", "slowest group")],
         unit="s",
     )
@@ -35,7 +35,7 @@ def sent() -> Json:
     """Return how many alerts went to Alertmanager."""
     return timeseries(
         "Alerts sent to Alertmanager",
-        "Alerts sent, and those that failed or were dropped.",
+        "Alerts per second that Prometheus sent, failed to send, or dropped.",
         targets(
             ("sum(rate(prometheus_notifications_sent_total[$__rate_interval]))", "sent"),
             ("sum(rate(prometheus_notifications_errors_total[$__rate_interval]))", "failed"),
@@ -84,7 +84,7 @@ def notified() -> Json:
     failed = "sum(increase(alertmanager_notifications_failed_total[$__rate_interval]))"
     return timeseries(
         "Notifications",
-        "Notifications sent, by integration, and those that failed.",
+        "Notifications that Alertmanager sent, by channel (integration), and those that failed.",
         targets(
             (
                 "sum by (integration)"
@@ -107,7 +107,7 @@ def delay() -> Json:
     buckets = "sum by (le) (rate(alertmanager_notification_latency_seconds_bucket[$__rate_interval]))"
     return timeseries(
         "Latency of notifications",
-        "How long receivers take to accept a notification, p99. There is no line while none is sent.",
+        "How long receivers take to accept a notification: 1 in 100 takes longer. There is no line while none is sent.",
         [target(f"histogram_quantile(0.99, {buckets})", "p99")],
         unit="s",
         interval="5m",

@@ -100,8 +100,8 @@ def _below() -> Json:
 def _budget() -> Json:
     return stat(
         "Error budget left",
-        "The unspent share of the time that the target allows a service not to be healthy, for the service with the"
-        " lowest value. Below zero it is overspent.",
+        "The target allows a service to be not healthy for some time. This is the share of that time that is left, for"
+        " the service with the lowest value. Below zero, it is overspent.",
         [target(f"min({budget_left(_RANGE)}) or vector(1)", instant=True)],
         unit="percentunit",
         thresholds=levels.BUDGET,
@@ -112,7 +112,7 @@ def _budget() -> Json:
 def _failing() -> Json:
     return stat(
         "Time not healthy",
-        "Time not healthy of all selected services together, in the range.",
+        "Time not healthy in the range, added up over all selected services.",
         [target(f"sum({bad_seconds(_RANGE)}) or vector(0)", instant=True)],
         unit="s",
         thresholds=steps((None, HEALTHY), (1, UNHEALTHY)),

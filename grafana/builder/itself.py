@@ -12,8 +12,8 @@ def overdue() -> Json:
     overdue = "time() - min by (instance) (connection_next_attempt_timestamp_seconds)"
     return timeseries(
         "Most overdue check",
-        "Seconds since the oldest planned attempt should have started. Below zero, all are on time; a running attempt"
-        " may be a few seconds late. There is no line while the exporter is down.",
+        "Seconds since the attempt that is due the longest should have started. Below zero, none is late. A few seconds"
+        " above zero are normal while an attempt runs. There is no line while the exporter is down.",
         [target(overdue, "{{instance}}")],
         unit="s",
         thresholds=steps((None, HEALTHY), (60, DISCONNECTED)),
@@ -40,8 +40,7 @@ def forced() -> Json:
     """Return forced checks and dropped callbacks."""
     return timeseries(
         "Forced checks, dropped callbacks",
-        "Checks that people requested, and notifications to subscribers that were dropped because their queue was"
-        " full.",
+        "Forced checks, and callbacks to subscribers that were dropped because the subscriber's queue was full.",
         targets(
             ("sum(increase(connection_forced_checks_total[$__rate_interval]))", "forced checks"),
             (
@@ -82,7 +81,7 @@ def started() -> Json:
     """Return version and uptime."""
     return stat(
         "Version and uptime",
-        "The version of each exporter, and how long it has been running. A tile opens its status page.",
+        "The version of each exporter, and how long it has been running. Click a tile to open its status page.",
         [
             target(
                 "(time() - process_start_time_seconds) * on (job, instance)"

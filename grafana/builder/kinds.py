@@ -39,7 +39,7 @@ def _postgresql() -> list[tuple[int, Json]]:
     limit = each("connection_postgresql_max_connections")
     role = stat(
         "Role",
-        "Primary, or a standby that replicates another server: the last answer in the range.",
+        "The last role that the server reported in the range: primary, or standby, which replicates another server.",
         [target(last("connection_postgresql_in_recovery"), "{{name}}", instant=True)],
         mappings=mappings(POSTGRESQL_ROLE),
         extra=_absent("postgresql"),
@@ -94,7 +94,7 @@ def _redis() -> list[tuple[int, Json]]:
 def _process() -> list[tuple[int, Json]]:
     total = stat(
         "Restarts",
-        "Restarts in the range: exact for systemd units, otherwise those that the exporter observed.",
+        "Restarts in the range: all of them for systemd units, otherwise those that the exporter observed.",
         [
             target(
                 f"round({increase('connection_process_restarts_total', '$__range')})",
@@ -169,8 +169,8 @@ def _websocket() -> list[tuple[int, Json]]:
     received = each("connection_websocket_last_message_timestamp_seconds")
     age = timeseries(
         "Age of the last message",
-        "How old the stream's last message was at each check. A rising line means that the stream is silent while its"
-        " connection is up.",
+        "How old the last message was at each check. A rising line means that no messages arrive while the connection"
+        " is up.",
         [target(f"{checked} - {received}", "age")],
         unit="s",
         extra=_absent("websocket"),
@@ -181,7 +181,7 @@ def _websocket() -> list[tuple[int, Json]]:
 def _tcp() -> list[tuple[int, Json]]:
     round_trip = timeseries(
         "Round trip",
-        "Round trip to the host as the kernel measures it. It grows with the network, not with the server's load.",
+        "Round-trip time to the host, as the kernel measures it. It depends on the network, not on the server's load.",
         [target(each("connection_tcp_round_trip_seconds"), "round trip")],
         unit="s",
         extra=_absent("tcp"),
@@ -200,14 +200,14 @@ def _heartbeat() -> list[tuple[int, Json]]:
     # Unlike a WebSocket's messages, each beat is shown at once, so its age may be measured on the clock.
     age = timeseries(
         "Age of the last beat",
-        "How long ago the service reported last. It is disconnected when this reaches its max_age.",
+        "How long ago the service last sent a beat. The service is disconnected when this reaches its max_age.",
         [target(f"time() - {each('connection_heartbeat_last_beat_timestamp_seconds')}", "age")],
         unit="s",
         extra=_absent("heartbeat"),
     )
     beats = timeseries(
         "Beats",
-        "Beats received.",
+        "Beats that the exporter received.",
         [target(increase("connection_heartbeat_beats_total", "$__rate_interval"), "beats")],
         unit="short",
         bars=True,

@@ -33,9 +33,9 @@ def table() -> Json:
     ]
     return joined(
         "Service levels",
-        "Over the range. Budget left: the unspent share of the error budget; Time left: the same as time. Below zero it"
-        " is overspent. MTTR: time not healthy per outage. MTBF: healthy time per outage, a lower bound if there was"
-        " none. Certificate: time until it expires.",
+        "Over the range. Budget left: the share of the error budget that is not spent. Time left: the same as a time."
+        " Below zero, the budget is overspent. MTTR: time not healthy per outage. MTBF: healthy time per"
+        " outage, a lower bound if there was none. Certificate: time until it expires.",
         info("name"),
         columns,
         sort_by="Availability",

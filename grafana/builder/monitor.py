@@ -132,14 +132,14 @@ def _trust() -> list[Json]:
         ),
         stat(
             "Alerts lost",
-            "Alerts that Prometheus could not send to Alertmanager, in the range.",
+            "How many alerts Prometheus could not send to Alertmanager in the range.",
             [target(f"round({failing}) or vector(0)", instant=True)],
             unit="short",
             thresholds=steps((None, HEALTHY), (1, DISCONNECTED)),
         ),
         stat(
             "Undelivered",
-            "Notifications that Alertmanager could not deliver, in the range.",
+            "How many notifications Alertmanager could not deliver in the range.",
             [
                 target(
                     "round(sum(increase(alertmanager_notifications_failed_total[$__range]))) or vector(0)",
@@ -157,7 +157,7 @@ def _targets() -> Json:
     none = if_none(f"up{{{_JOB}}}", "no target", 0).replace('"name"', '"job"')
     return timeline(
         "Targets",
-        "Whether Prometheus could scrape each target: the worst within each step.",
+        "Whether Prometheus could scrape each target. Each step shows the worst of its scrapes.",
         [
             target(
                 f"{low} or min by (job, instance) (up{{{_JOB}}}) or {none}",
@@ -171,7 +171,7 @@ def _targets() -> Json:
 def _cpu() -> Json:
     return timeseries(
         "CPU",
-        "Cores in use.",
+        "CPU cores in use: 1 is a full core.",
         [target(f"rate(process_cpu_seconds_total{{{_JOB}}}[$__rate_interval])", "{{job}}")],
         unit="short",
         interval="1m",

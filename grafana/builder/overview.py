@@ -88,7 +88,7 @@ def _tiles() -> Json:
     return stat(
         "Services by group",
         "One tile for each service: its group if it has one, its name, how long it has had its status, and the"
-        " status. A tile opens the dashboard of its service.",
+        " status. Click a tile to open the dashboard of its service.",
         [target(tiles(), table=True)],
         text="value_and_name",
         values="/^Value$/",

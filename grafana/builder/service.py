@@ -106,7 +106,7 @@ def _availability() -> Json:
 def _down() -> Json:
     return stat(
         "Time not healthy",
-        "Time in connecting, unhealthy and disconnected in the range.",
+        "Time in the range in which the service was connecting, unhealthy or disconnected.",
         [target(bad_seconds("$__range"), "{{name}}", instant=True)],
         unit="s",
         thresholds=steps((None, NEUTRAL), (0, HEALTHY), (1, UNHEALTHY)),
@@ -117,7 +117,7 @@ def _down() -> Json:
 def _outages() -> Json:
     return stat(
         "Outages",
-        "How often the service was lost and not healthy again after the immediate attempt, in the range.",
+        "How often in the range the service was lost, and the immediate attempt to reconnect did not make it healthy.",
         [target(outages("$__range"), "{{name}}", instant=True)],
         unit="short",
         thresholds=steps((None, NEUTRAL), (0, HEALTHY), (1, UNHEALTHY)),
@@ -145,8 +145,8 @@ def _latency() -> Json:
     total = rate("connection_check_duration_seconds_sum")
     return timeseries(
         "Latency",
-        "Duration of the answered probes over the held session. Half of the probes are faster than p50, 1 in 100"
-        " is slower than p99. There is no line while there is no session.",
+        "Duration of the answered probes over the held session. Half of the probes are faster than p50, and 1 in"
+        " 100 is slower than p99. There is no line while there is no session.",
         targets(
             (while_up(f"histogram_quantile(0.99, {buckets})"), "p99"),
             (while_up(f"histogram_quantile(0.5, {buckets})"), "p50"),
@@ -176,8 +176,8 @@ def _certificate() -> Json:
     day = 86400
     return stat(
         "Certificate ends in",
-        "Time until the server's certificate expires; below zero it has expired. Amber and red begin where the"
-        " alerts become a ticket and a page.",
+        "Time until the server's certificate expires. Below zero, it has expired. Amber begins where the alert is a"
+        " ticket, red where it is a page.",
         [target(f"min by (name) ({ends}) - time()", "{{name}}", instant=True)],
         unit="s",
         thresholds=steps(

@@ -94,7 +94,7 @@ def facts_table() -> Json:
     ]
     return joined(
         "Facts",
-        "What the service is, how many attempts in a row have failed, and when it was and will be checked.",
+        "What the service is, how many attempts in a row have failed, and when its last and next checks are.",
         rows(),
         columns,
         sort_by="Address",
@@ -122,8 +122,8 @@ def signals() -> Json:
 
     return timeline(
         "Session and canary",
-        "The held session, and the probe over a fresh connection. If the canary is down while the session is up,"
-        " new clients cannot connect.",
+        "The held session, and the canary: a probe over a new connection. If the canary is down while the session is"
+        " up, new clients cannot connect.",
         [
             target(f"{lowest(session)} or {if_none(session, 'session', 0)}", "session"),
             target(f"{lowest(canary)} or {if_none(canary, 'canary', 2)}", "canary", ref="B"),
