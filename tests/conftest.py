@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / ".tools" / "bin"
@@ -18,6 +19,12 @@ TOOLS = ROOT / ".tools" / "bin"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has the jobs that it starts in the background ignore Ctrl-C, and so would every program that we start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples in each run, however slow the machine is. For others: pytest --hypothesis-profile=default
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
