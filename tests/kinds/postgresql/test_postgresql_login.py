@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure, Observation
-from connection_exporter.kinds.postgresql.authentication import Scram, md5_answer
+from connection_exporter.kinds.postgresql.authentication import SALTED_LIMIT, Scram, md5_answer
 from connection_exporter.kinds.postgresql.check import PostgresqlCheck
 from connection_exporter.kinds.postgresql.config import PostgresqlConfig
 from connection_exporter.kinds.postgresql.errors import read_error
@@ -137,9 +137,31 @@ def test_a_password_is_prepared_as_libpq_does(password: str, prepared: str) -> N
     scram = Scram(b"SCRAM-SHA-256\0\0", password)
     nonce = scram.first().partition(b"r=")[2].decode()
     server_first = f"r={nonce}x,s={base64.b64encode(b'salt').decode()},i=10"
-    proof = scram.final(server_first.encode())
+    scram.challenge(server_first.encode())
+    proof = scram.final()
     scram._password = prepared.encode()
-    assert scram.final(server_first.encode()) == proof
+    assert scram.final() == proof
+
+
+def test_a_password_is_salted_once() -> None:
+    """Of all services with the same role: only another salt, number of iterations or password takes time again."""
+
+    def is_quick(password: str = "secret", salt: bytes = b"grain", iterations: int = 4096) -> bool:
+        scram = Scram(b"SCRAM-SHA-256\0\0", password)
+        nonce = scram.first().partition(b"r=")[2].decode()
+        scram.challenge(f"r={nonce}x,s={base64.b64encode(salt).decode()},i={iterations}".encode())
+        was_quick = scram.is_quick
+        scram.final()
+        assert scram.is_quick
+        return was_quick
+
+    assert [is_quick(), is_quick()] == [False, True]
+    assert not is_quick(password="another")
+    assert not is_quick(salt=b"another")
+    assert not is_quick(iterations=4097)
+    for number in range(SALTED_LIMIT):
+        is_quick(salt=str(number).encode(), iterations=1)
+    assert not is_quick()
 
 
 def test_an_error_is_read_whatever_its_fields() -> None:

@@ -72,8 +72,8 @@ async def _authenticate(wire: Wire, user: str, password: str | None, methods: fr
 
 async def _authenticate_by_scram(wire: Wire, scram: Scram) -> None:
     wire.send(password_message(scram.first()))
-    server_first = await _sasl(wire, _SASL_CONTINUE)
-    proof = await run_in_thread(lambda: scram.final(server_first), name="postgresql scram")
+    scram.challenge(await _sasl(wire, _SASL_CONTINUE))
+    proof = scram.final() if scram.is_quick else await run_in_thread(scram.final, name="postgresql scram")
     wire.send(password_message(proof))
     scram.verify(await _sasl(wire, _SASL_FINAL))
 
