@@ -1,8 +1,10 @@
 """Without a thread to be had (a limit of processes), what can go on goes on, the rest says so, and all recovers."""
 
 import asyncio
+import gzip
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from connection_exporter.core.health import Reason, Status
@@ -11,11 +13,11 @@ from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Transition
 from connection_exporter.monitor.subscribers import Subscribers
 from connection_exporter.net import Network, TlsOptions
+from connection_exporter.system import threads
 from connection_exporter.system.clock import SystemClock
-from connection_exporter.system.threads import run_in_thread
+from connection_exporter.system.threads import run_in_pool, run_in_thread
 from connection_exporter.web.exposition import Exposition
 from connection_exporter.web.own_metrics import OwnMetrics
-from prometheus_client import CollectorRegistry
 from support.threads import no_threads
 
 
@@ -24,6 +26,21 @@ async def test_work_that_finds_no_thread_is_done_all_the_same() -> None:
     with no_threads():
         assert await run_in_thread(threading.current_thread, name="it") is threading.main_thread()
     assert await run_in_thread(threading.current_thread, name="it") is not threading.main_thread()
+
+
+async def test_work_that_finds_no_thread_in_the_pool_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool keeps it all the same, and would run it with its first thread."""
+    monkeypatch.setattr(threads, "_POOL", ThreadPoolExecutor(1))
+    done: list[threading.Thread] = []
+
+    def work() -> None:
+        done.append(threading.current_thread())
+
+    with no_threads():
+        await run_in_pool(work)
+    await run_in_pool(work)
+    assert len(done) == 2
+    assert done[0] is threading.main_thread() is not done[1]
 
 
 async def test_a_look_up_without_a_thread_is_our_own_fault_and_recovers() -> None:
@@ -70,13 +87,10 @@ async def test_a_callback_gets_what_came_while_there_was_no_thread() -> None:
     await subscribers.aclose()
 
 
-async def test_a_scrape_without_a_thread_to_compress_it_is_plain() -> None:
+async def test_a_scrape_is_compressed_without_a_thread_too() -> None:
     """Metrics are needed most when something is wrong."""
     board = Board([], SystemClock())
     exposition = Exposition(board, OwnMetrics(board, callbacks_dropped=lambda: 0).registry)
     with no_threads():
-        plain = await exposition.answer(None, "gzip")
-    assert plain.coding == "identity"
-    assert b"connection_monitor_active" in b"".join(plain.parts)
-    again = Exposition(board, CollectorRegistry())  # the plain one is shared for a second
-    assert (await again.answer(None, "gzip")).coding == "gzip"
+        answer = await exposition.answer(None, "gzip")
+    assert b"connection_monitor_active" in gzip.decompress(answer.body)

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
-from connection_exporter.system.threads import SharedWork, WorkDied, run_in_thread, start_in_thread
+from connection_exporter.system.threads import (
+    SharedWork,
+    WorkDied,
+    run_in_pool,
+    run_in_thread,
+    start_in_thread,
+)
 from support.threads import no_threads
 
 
@@ -77,6 +83,15 @@ def test_a_loop_that_is_gone_is_no_error_of_the_thread() -> None:
     finally:
         threading.excepthook = before
     assert raised == []
+
+
+async def test_the_pool_returns_and_raises_what_the_work_does() -> None:
+    """And no thread is started for it while one is idle."""
+    assert await run_in_pool(lambda: 1 + 1) == 2
+    with pytest.raises(ZeroDivisionError):
+        await run_in_pool(lambda: 1 / 0)
+    names = {(await run_in_pool(threading.current_thread)).name for _ in range(20)}
+    assert len(names) < 5
 
 
 async def test_work_that_hangs_costs_one_thread_per_key() -> None:

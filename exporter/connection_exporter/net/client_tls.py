@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from connection_exporter.net.names import certificate_name
 from connection_exporter.net.pacing import WAITING, PacedReader, Pacer, raw_transport
 from connection_exporter.net.resumption import Resumption
-from connection_exporter.system.threads import run_in_thread
+from connection_exporter.system.threads import run_in_pool
 
 _SLICE: Final = 4096
 """Bytes that are decrypted at once. 4 KiB of the shortest records take 0.7 ms."""
@@ -83,7 +83,7 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
             self._incoming.write(data)
             if not self._early:
                 self.resume_reading()
-            is_complete = await run_in_thread(self._shake_hands, name="tls handshake")
+            is_complete = await run_in_pool(self._shake_hands)
             self._flush()
         self._is_secure = True
         if self._resumption is not None and not self._tls.session_reused:
@@ -123,7 +123,7 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
         if isinstance(exc, ConnectionError):
             self._read_last_words()
         if self._is_secure:
-            if self._resumption is not None:
+            if self._resumption is not None and not self._tls.session_reused:
                 self._resumption.keep(self._tls, self._verified_at)
             self._reader.finish(lambda: self._end(exc))
         else:

@@ -1,18 +1,25 @@
 """Runs blocking work in threads and brings its result back to the event loop.
 
-The loop's default executor is not used: its few threads are shared, and `concurrent.futures` joins them when the
-process exits. One call that hangs, such as reading a file on a dead mount, would hold up the others and the exit.
-Each call here gets a daemon thread of its own.
+`run_in_pool` is for work that takes a little CPU and waits for nothing. It has a few threads that stay: to start one
+blocks the event loop until it runs, for milliseconds if the CPUs are busy.
+
+`run_in_thread` is for any other work. The threads of a pool are shared, and `concurrent.futures` joins them when the
+process exits. One call that hangs, such as reading a file on a dead mount, would hold up the others and the exit. So
+each call gets a daemon thread of its own.
 """
 
 import asyncio
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Thread
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
+
+
+_POOL: Final = ThreadPoolExecutor(4, thread_name_prefix="pool")
 
 
 class NoThread(Exception):
@@ -71,6 +78,20 @@ async def run_in_thread(work: Callable[[], _T], *, name: str) -> _T:
                 raise
             raise problem from error
     return await result
+
+
+async def run_in_pool(work: Callable[[], _T]) -> _T:
+    """Run ``work`` in one of a few threads; return what it returns, or raise what it raises.
+
+    Where no thread can be started, it runs in the caller's.
+    """
+    refused = False
+    try:
+        result = asyncio.get_running_loop().run_in_executor(_POOL, lambda: None if refused else work())
+    except RuntimeError:
+        refused = True  # the pool keeps it, and runs it as soon as it has a thread
+        return work()
+    return cast("_T", await result)
 
 
 class SharedWork(Generic[_K, _T]):

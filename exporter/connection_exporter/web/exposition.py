@@ -15,8 +15,8 @@ from prometheus_client.openmetrics import exposition as openmetrics_format
 
 from connection_exporter.kind import MetricType
 from connection_exporter.monitor.board import Board
-from connection_exporter.system.threads import NoThread, start_in_thread
-from connection_exporter.web.coding import CODINGS, IDENTITY, Piece, Text, offered
+from connection_exporter.system.threads import run_in_pool
+from connection_exporter.web.coding import CODINGS, Piece, Text, offered
 from connection_exporter.web.lines import Sheet
 from connection_exporter.web.rendering import Shared, Slices, in_parts
 from connection_exporter.web.requests import content_coding, wants_openmetrics
@@ -72,10 +72,7 @@ class Exposition:
             pieces = await self._services(openmetrics=openmetrics, compressed=coding == "gzip")
         await asyncio.sleep(0)  # the registry takes half a slice
         pieces.append(encode(self._registry))
-        try:
-            parts = await start_in_thread(lambda: in_parts(CODINGS[coding](pieces)), name=coding)
-        except NoThread:
-            coding, parts = IDENTITY, in_parts(CODINGS[IDENTITY](pieces))
+        parts = await run_in_pool(lambda: in_parts(CODINGS[coding](pieces)))
         return Rendering(content_type, tuple(parts), coding)
 
     async def _services(self, *, openmetrics: bool, compressed: bool) -> list[Piece]:
