@@ -14,13 +14,12 @@ from connection_exporter.config import Config
 from connection_exporter.config.changes import Changes
 from connection_exporter.config.shard import WHOLE, Shard
 from connection_exporter.config.web import WebConfig
-from connection_exporter.core.health import Status
 from connection_exporter.core.retry import NotRunning
 from connection_exporter.monitor.monitor import Monitor
-from connection_exporter.monitor.record import Transition
 from connection_exporter.net.names import host_and_port
 from connection_exporter.runtime.reload import Reloader
 from connection_exporter.runtime.settings import BadSettings, Settings
+from connection_exporter.runtime.transition_log import logged_transitions
 from connection_exporter.system import collector
 from connection_exporter.system.descriptors import files_missing, raise_file_limit
 from connection_exporter.system.log import get_logger
@@ -69,7 +68,6 @@ async def serving(
     """
     settings = Settings(settings) if isinstance(settings, Config) else settings
     monitor = Monitor(settings.config)
-    monitor.board.subscribe(_log_transition)
     push = Push(monitor.board, check_now=monitor.check_now, own_url=_own_url(sockets))
     own = OwnMetrics(
         monitor.board,
@@ -122,6 +120,7 @@ async def serving(
     tls = _Tls(settings.web.context) if settings.web.context else None
     server = WebServer(authentication, sockets, tls=(lambda: tls.context) if tls else None)
     async with (
+        logged_transitions(monitor.board),
         _history(storage, monitor) as past,
         monitor,
         asyncio.TaskGroup() as tasks,
@@ -259,17 +258,3 @@ def _own_url(sockets: list[socket.socket]) -> str:
     ports = [listener.getsockname()[1] for listener in sockets if listener.family != socket.AF_UNIX]
     host = socket.gethostname().lower()
     return f"http://{host}:{ports[0]}" if ports else f"http://{host}"
-
-
-def _log_transition(transition: Transition) -> None:
-    quiet = Status.UNKNOWN in (transition.previous, transition.status) or transition.status is Status.HEALTHY
-    level = log.info if quiet else log.warning
-    level(
-        "transition",
-        name=transition.name,
-        kind=transition.kind,
-        previous=transition.previous,
-        status=transition.status,
-        reason=transition.reason,
-        message=transition.message or None,
-    )
