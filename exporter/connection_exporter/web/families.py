@@ -162,12 +162,14 @@ FAMILIES: Final = (
         MetricType.GAUGE,
         "event",
         lambda r: r.service.detection_bounds.items(),
+        fixed=True,
     ),
     Family(
         "connection_info",
         "What is monitored, whether it is critical, and its group.",
         MetricType.GAUGE,
         lambda services: "".join(_info(record.service, labels) for record, labels in services),
+        fixed=True,
     ),
     family_of_labelled_values(
         "connection_caused_by",

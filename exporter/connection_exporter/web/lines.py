@@ -9,7 +9,7 @@ from functools import cache
 from operator import is_
 from typing import Final
 
-from connection_exporter.kind import Metric
+from connection_exporter.kind import Metric, Service
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Record
 from connection_exporter.web.coding import Piece, kept
@@ -31,6 +31,7 @@ _FEW: Final = 40
 """Services that are too few for a cohort of their own: each piece of a response takes time, too."""
 
 _LASTING: Final = tuple(f for f in FAMILIES if not f.measured and f is not STATE_SECONDS)
+_CHANGING: Final = tuple(f for f in _LASTING if not f.fixed)
 _MEASURED: Final = tuple(f for f in FAMILIES if f.measured)
 
 
@@ -103,7 +104,7 @@ class Sheet:
 class _Row:
     """A service: its record, the label pairs of its samples, and the families that its kind brings with it."""
 
-    __slots__ = ("_families", "_metrics", "labels", "lasting", "own", "record")
+    __slots__ = ("_families", "_metrics", "_service", "labels", "lasting", "own", "record")
 
     def __init__(self, record: Record, families: dict[str, Family]) -> None:
         self.record = record
@@ -112,6 +113,7 @@ class _Row:
         self.own: tuple[Family, ...] = ()
         self._families = families
         self._metrics: tuple[Metric, ...] | None = None
+        self._service: Service | None = None
         self.take_families()
 
     def take_families(self) -> None:
@@ -122,6 +124,11 @@ class _Row:
         self._metrics, self.own = metrics, _own_families(metrics)
         for family in self.own:
             self._families.setdefault(family.name, family)
+
+    def lasting_families(self) -> tuple[Family, ...]:
+        """Return the families whose lines may have changed, of those that seldom change."""
+        is_known, self._service = self._service is self.record.service, self.record.service
+        return _CHANGING if is_known else _LASTING
 
     def likeness(self) -> tuple[float, str]:
         """Return what the services of a cohort should share: how often they are checked, and their families."""
@@ -145,10 +152,9 @@ class _Block:
 
     async def renew(self, board: Board, slices: Slices) -> None:
         """Bring the lines up to date."""
-        while stale := self._stale():  # services change during a pause, too
-            for place in stale:
-                self._renew(place)
-                await slices.pause_if_due()
+        for place in self._stale():
+            self._renew(place)
+            await slices.pause_if_due()
         self.seconds = spent_until(board.clock.monotonic(), self._spent).encode()
         await slices.pause_if_due()
 
@@ -168,7 +174,7 @@ class _Block:
     def _renew(self, place: int) -> None:
         row = self._rows[place]
         row.take_families()
-        for family in _LASTING:
+        for family in row.lasting_families():
             lines = family.lines(row.record, row.labels).encode()
             if lines != self._lines[family.name][place]:
                 self._lines[family.name][place] = lines

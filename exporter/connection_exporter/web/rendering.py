@@ -13,7 +13,7 @@ from connection_exporter.web.responses import dumps
 
 _SLICE: Final = 0.001
 """Seconds of work after which the event loop runs, if it has little else to do."""
-_LONGEST_SLICE: Final = 0.01
+_LONGEST_SLICE: Final = 0.05
 _PART: Final = 65_536
 """Bytes that are sent at a time: encrypting copies them, so a slow TLS client costs no more than this."""
 _SERVICES: Final = 50

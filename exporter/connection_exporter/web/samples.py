@@ -3,9 +3,9 @@
 Tests compare every byte with prometheus_client.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from prometheus_client.utils import floatToGoString
@@ -30,7 +30,7 @@ class Family:
 
     ``text`` writes the sample lines of services, each ended by a newline: of many at once, since calling a function for
     each takes as long as writing a line. ``measured`` says that a check may change them even if its answer is as good
-    as the last one.
+    as the last one, ``fixed`` that no check does.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Family:
     type: MetricType
     text: Callable[[Iterable[Shown]], str]
     measured: bool = False
+    fixed: bool = False
 
     def lines(self, record: Record, labels: str) -> str:
         """Return the sample lines of one service."""
@@ -103,19 +104,29 @@ def family_of_labelled_values(
     help_text: str,
     of_type: MetricType,
     label: str,
-    read: Callable[[Record], Iterable[tuple[str, float]]],
+    read: Callable[[Record], Collection[tuple[str, float]]],
+    *,
+    fixed: bool = False,
 ) -> Family:
     """Return a family with a sample for each value of ``label`` and its number that ``read`` returns."""
 
-    def lines(record: Record, labels: str) -> Iterator[str]:
-        before, after = around(labels, label)
-        for key, value in read(record):
-            yield f"{name}{{{before}{key}{after}}} {number(value)}\n"
+    def lines(pairs: Iterable[tuple[str, float]], labels: str) -> str:
+        kind, _, service = labels.partition(",")
+        keys, values = zip(*pairs, strict=True)
+        return (_labelled_lines(name, kind, label, keys) % (*map(number, values),)).replace(_SERVICE, service)
 
     def text(services: Iterable[Shown]) -> str:
-        return "".join(line for record, labels in services for line in lines(record, labels))
+        return "".join([lines(pairs, labels) for record, labels in services if (pairs := read(record))])
 
-    return Family(name, help_text, of_type, text)
+    return Family(name, help_text, of_type, text, fixed=fixed)
+
+
+@lru_cache(maxsize=1024)
+def _labelled_lines(name: str, kind: str, label: str, keys: tuple[str, ...]) -> str:
+    """Return the lines of any service of a kind with these values of a label: five take 2 us to fill in, not 5."""
+    before, after = around(f"{kind},{_SERVICE}".replace("%", "%%"), label)
+    escaped = (key.replace("%", "%%") for key in keys)
+    return "".join(f"{name}{{{before}{key}{after}}} %s\n" for key in escaped)
 
 
 def family_of_histograms(name: str, help_text: str, read: Callable[[Record], Histogram | None]) -> Family:
