@@ -3,10 +3,10 @@
 A resumed handshake takes 0.2 ms of CPU instead of 0.5, but proves nothing new about the certificate. So a session is
 resumed only for a while after the certificate was verified.
 
-A session is resumed again and again in that while. RFC 8446 (C.4) advises against it because an observer could tell that
-both connections are of the same client, which is no secret of a monitor. The ssl module copies a session by encoding
-and decoding it with all certificates, so to take a new one from each connection costs more than resuming it saves. A
-server that accepts each session once makes a full handshake every other time.
+A session is resumed again and again in that time. RFC 8446 (C.4) advises against it, because an observer could tell
+that both connections are of the same client, which is no secret of a monitor. The ssl module copies a session by
+encoding and decoding it with all certificates, so taking a new one from each connection costs more than resuming it
+saves. A server that accepts each session once makes a full handshake every other time.
 """
 
 import ssl
