@@ -19,6 +19,7 @@ from connection_exporter.kind import Failure, LooksOut, Session
 from connection_exporter.kinds.process import watch as process_watch
 from connection_exporter.kinds.process.config import ProcessConfig
 from connection_exporter.kinds.process.facts import METRICS, FactsReader, read_elsewhere
+from connection_exporter.kinds.process.pidfile import Pidfile
 from connection_exporter.kinds.process.table import Entry, oldest_root
 from connection_exporter.monitor.attempt import waited_for
 from pydantic import ValidationError
@@ -87,6 +88,27 @@ async def test_our_own_reading_of_proc_agrees_with_psutil(processes: Processes) 
     process.wait()
     with pytest.raises(psutil.NoSuchProcess):
         reader.read()
+
+
+async def test_a_pidfile_is_read_again_after_any_change(processes: Processes) -> None:
+    """Of a file that is not read again while nothing changes: also in place, with the same size and an old time."""
+    first, second = (processes.start().pid for _ in range(2))
+    path = processes.folder / "same-size.pid"
+    path.write_text(f"{first:010}\n")
+    pidfile = Pidfile(path, timeout=5.0)
+    await asyncio.sleep(1.1)  # from then on, its time tells whether it has changed
+    for _ in range(2):
+        assert await pidfile.successor_of(first) is None
+    before = path.stat()
+    path.write_text(f"{second:010}\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        assert await pidfile.successor_of(first) == second
+    path.write_text(f"{first:010}\n")
+    assert await pidfile.successor_of(second) == first
+    path.unlink()
+    with pytest.raises(Failure, match="does not exist"):
+        await pidfile.find()
 
 
 async def test_each_metric_has_a_detail_or_a_count_as_its_source(processes: Processes) -> None:

@@ -6,7 +6,7 @@ A session ends when the kernel says so, or at a probe when the pidfile names ano
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -91,17 +91,16 @@ class ProcessCheck:
         with translated(self.address):
             pid, unit_restarts = await self._find()
             watched = watch(pid)
-        try:
+        with closing(watched):
             process = _identify(pid, watched)
-            yield ProcessSession(
-                *(self._config, process, watched),
-                pidfile=self._pidfile,
-                heartbeat=self._heartbeat,
-                restarts=self._restarts,
-                unit_restarts=unit_restarts,
-            )
-        finally:
-            watched.close()
+            with closing(FactsReader(process)) as facts:
+                yield ProcessSession(
+                    *(self._config, process, facts, watched),
+                    pidfile=self._pidfile,
+                    heartbeat=self._heartbeat,
+                    restarts=self._restarts,
+                    unit_restarts=unit_restarts,
+                )
 
     async def _find(self) -> tuple[int, int | None]:
         if self._pidfile:
@@ -145,6 +144,7 @@ class ProcessSession:
         self,
         config: ProcessConfig,
         process: psutil.Process,
+        facts: FactsReader,
         watched: Watch,
         *,
         pidfile: Pidfile | None,
@@ -154,7 +154,7 @@ class ProcessSession:
     ) -> None:
         self._config = config
         self._process = process
-        self._facts = FactsReader(process)
+        self._facts = facts
         self._watched = watched
         self._pidfile = pidfile
         self._heartbeat = heartbeat

@@ -14,7 +14,7 @@ import psutil
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Json, Metric, MetricType
 from connection_exporter.kinds.process.config import Heartbeat
-from connection_exporter.kinds.process.table import live_thread, read_start, read_stat
+from connection_exporter.kinds.process.table import STAT_LIMIT, live_thread, parse_stat, read_start, read_stat
 
 METRICS: Final = (
     Metric(
@@ -86,12 +86,20 @@ Verdict = tuple[Reason, str]
 class FactsReader:
     """Reads the details of one process again and again.
 
-    On Linux it reads /proc itself, in a third of the time that psutil takes (75 us instead of 220).
+    On Linux it reads /proc itself, in a third of the time that psutil takes (75 us, not 220). /proc/PID/stat stays
+    open until `close`, because opening and closing it takes longer than reading it.
     """
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
         self._started: bytes | None = None
+        self._stat: int | None = None
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._stat is not None:
+            os.close(self._stat)
+            self._stat = None
 
     def read(self) -> dict[str, Json]:
         """Return the details of the process. Raises psutil.NoSuchProcess when it has ended."""
@@ -101,7 +109,9 @@ class FactsReader:
         pid = shown = self._process.pid
         facts: dict[str, Json] = {"pid": pid}
         try:
-            _, stat = read_stat(pid)
+            if self._stat is None:
+                self._stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+            _, stat = parse_stat(os.pread(self._stat, STAT_LIMIT, 0), pid)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise psutil.NoSuchProcess(pid) from error
         except OSError:

@@ -28,6 +28,9 @@ _REST: Final = 0.001
 _YOUNG: Final = 5.0
 """Seconds in which a new process may still become another program (fork, then exec)."""
 
+STAT_LIMIT: Final = 4096
+"""Bytes of /proc/PID/stat, which has fewer."""
+
 LONGEST_COMMAND: Final = 64 * 1024
 """Bytes of a command line that are read. Java programs have class paths of some 10 KB."""
 
@@ -227,7 +230,11 @@ def is_zombie(pid: int) -> bool:
 
 def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
     """Return the name of a process and the fields that follow it in proc_pid_stat(5). Raises OSError."""
-    stat = read_start(f"/proc/{pid}/stat", 4096)
+    return parse_stat(read_start(f"/proc/{pid}/stat", STAT_LIMIT), pid)
+
+
+def parse_stat(stat: bytes, pid: int) -> tuple[bytes, list[bytes]]:
+    """Return what `read_stat` does. Raises ProcessLookupError if there is nothing."""
     start, end = stat.find(b"(") + 1, stat.rfind(b")")  # the name may contain both, spaces and line breaks
     fields = stat[end + 2 :].split()
     if len(fields) < 20:
