@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,7 @@ from connection_exporter.net import Network
 from connection_exporter.web.coding import ZSTD, Text
 from connection_exporter.web.exposition import Exposition, Rendering
 from connection_exporter.web.own_metrics import OwnMetrics
+from connection_exporter.web.rendering import Slices
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -565,6 +567,39 @@ async def test_the_seconds_in_each_state_add_up(board: Board, clock: Clock) -> N
     assert spent[f'{start}"unknown"}}'] == 2.0
     assert spent[f'{start}"connecting"}}'] == 3.0
     assert spent[f'{start}"healthy"}}'] == 5.5
+
+
+async def test_seconds_never_fall_if_a_status_ends_while_lines_are_written(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prometheus would take a counter that falls for one that began anew, and add all of it again."""
+    names = [f"service_{index}" for index in range(4)]
+    board = Board(map(a_service, names), clock)
+    answers(board, names)
+    exposition = Exposition(board, CollectorRegistry())
+    await exposition.answer(None, None)
+    waiting = iter(names[1:])
+
+    class Paused(Slices):
+        """Lets a second pass and a service fail at each pause."""
+
+        async def pause_if_due(self) -> None:
+            clock.now += 1
+            fails(board, [*islice(waiting, 1)])
+            clock.now += 1
+
+    monkeypatch.setattr("connection_exporter.web.exposition.Slices", Paused)
+    fails(board, names[:1])  # the first pause comes after its lines
+    shown: dict[str, float] = {}
+    for _ in range(4):
+        text = (await exposition.answer(None, None)).body.decode()
+        for name in names:
+            for key, seconds in series(text, name).items():
+                if key.startswith("connection_state_seconds_total"):
+                    assert seconds >= shown.get(key, 0.0), key
+                    shown[key] = seconds
+        clock.now += 0.5
+    assert not [*waiting], "all have failed"
 
 
 async def test_no_sample_has_a_timestamp(board: Board) -> None:

@@ -47,10 +47,14 @@ def spent(record: Record, labels: str) -> Spent:
 def spent_until(now: float, services: Iterable[Spent]) -> str:
     """Return the lines of each service: only one number of five is written, 0.5 us instead of 7.5.
 
-    The exact sum is the one that the board makes at a transition, or a counter could fall by a bit.
+    The exact sum is the one that the board makes at a transition, or a counter could fall by a bit. A status that was
+    entered after ``now`` has got no seconds yet.
     """
     return "".join(
-        [f"{before}{number(seconds + (now - since))}{after}" for before, seconds, since, after in services]
+        [
+            f"{before}{number(seconds + (now - since) if now > since else seconds)}{after}"
+            for before, seconds, since, after in services
+        ]
     )
 
 

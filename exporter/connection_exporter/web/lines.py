@@ -152,10 +152,11 @@ class _Block:
 
     async def renew(self, board: Board, slices: Slices) -> None:
         """Bring the lines up to date."""
+        now = board.clock.monotonic()  # of a status that ends during a pause, no later second must be shown
         for place in self._stale():
             self._renew(place)
             await slices.pause_if_due()
-        self.seconds = spent_until(board.clock.monotonic(), self._spent).encode()
+        self.seconds = spent_until(now, self._spent).encode()
         await slices.pause_if_due()
 
     def lines(self, family: Family, *, compressed: bool) -> Piece:
