@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -93,10 +93,20 @@ async def test_five_hundred_services_that_fail_at_once_take_a_few_requests() -> 
 
 
 @asynccontextmanager
-async def sending(url: str, ledger: Ledger, clock: Clock) -> AsyncIterator[Sender]:
+async def sending(
+    url: str, ledger: Ledger, clock: Clock, accepted: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Sender]:
     """Run a sender for a ledger."""
     config = AlertingConfig(alertmanagers=[url])
-    sender = Sender(url, config, ledger, clock=clock, contexts=TlsContexts(), generator_url="http://us")
+    sender = Sender(
+        url,
+        config,
+        ledger,
+        clock=clock,
+        contexts=TlsContexts(),
+        generator_url="http://us",
+        accepted=accepted,
+    )
     async with running(sender):
         yield sender
 
@@ -121,6 +131,28 @@ async def test_a_proxy_that_takes_only_short_requests_gets_several() -> None:
         assert Counter(inbox.of("firing")) == Counter(f"s{number}" for number in range(STORM))
         assert (sender.sent, sender.failed) == (STORM, 0)
         assert proxy.rejected < proxy.accepted < STORM / 2
+
+
+async def test_leases_are_renewed_while_other_alerts_change_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise Alertmanager would take the steady ones for resolved."""
+    monkeypatch.setattr("connection_exporter.alerting.sender.RESEND_EVERY", 0.2)
+    ledger, clock = Ledger(), SystemClock()
+    for name in ("steady", "flapping"):
+        ledger.open(name, down(name, clock.wall()))
+    renewed = 0
+
+    def accepted(name: str) -> None:
+        nonlocal renewed
+        renewed += name == "steady"
+
+    async with alertmanagers(1) as ((receiver,), _):
+        url = f"http://127.0.0.1:{receiver.port}"
+        async with sending(url, ledger, clock, accepted) as sender, asyncio.timeout(10):
+            while renewed < 4:
+                sender.send("flapping")
+                await asyncio.sleep(0.005)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,9 @@ class Sender:
                 if everything:
                     due = self._clock.monotonic() + RESEND_EVERY
                 await asyncio.sleep(_APART)
-                everything = not await self._wakeup.wait(max(due - self._clock.monotonic(), 0.0))
+                woken = await self._wakeup.wait(max(due - self._clock.monotonic(), 0.0))
+                # Changes that never end must not keep the leases of all other alerts from being renewed.
+                everything = not woken or self._clock.monotonic() >= due
         finally:
             if self._client is not None:
                 await self._client.aclose()
