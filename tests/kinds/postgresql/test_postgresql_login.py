@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure, Observation
-from connection_exporter.kinds.postgresql.authentication import SALTED_LIMIT, Scram, md5_answer
+from connection_exporter.kinds.postgresql.authentication import _SALTED, SALTED_LIMIT, Scram, md5_answer
 from connection_exporter.kinds.postgresql.check import PostgresqlCheck
 from connection_exporter.kinds.postgresql.config import PostgresqlConfig
 from connection_exporter.kinds.postgresql.errors import read_error
@@ -162,6 +162,19 @@ def test_a_password_is_salted_once() -> None:
     for number in range(SALTED_LIMIT):
         is_quick(salt=str(number).encode(), iterations=1)
     assert not is_quick()
+
+
+def test_long_salts_of_a_hostile_server_are_not_kept() -> None:
+    """Each of them may have as many bytes as a login."""
+    before = len(_SALTED)
+    for number in range(3):
+        scram = Scram(b"SCRAM-SHA-256\0\0", "secret")
+        nonce = scram.first().partition(b"r=")[2].decode()
+        salt = base64.b64encode(bytes([number]) * 40_000).decode()
+        scram.challenge(f"r={nonce}x,s={salt},i=1".encode())
+        scram.final()
+        assert not scram.is_quick
+    assert len(_SALTED) == before
 
 
 def test_an_error_is_read_whatever_its_fields() -> None:

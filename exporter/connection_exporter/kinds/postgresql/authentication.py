@@ -27,6 +27,9 @@ _SALTED: Final[dict[tuple[bytes, bytes, int], bytes]] = {}
 SALTED_LIMIT: Final = 256
 """Salted passwords that are kept. Then all are dropped, so that a server that makes up salts fills no memory."""
 
+_LONGEST_SALT: Final = 64
+"""Bytes of a salt with which a password is kept. PostgreSQL's have 16, and a login has room for 48,000."""
+
 MECHANISM: Final = "SCRAM-SHA-256"
 
 
@@ -94,7 +97,8 @@ def _salted(password: bytes, salt: bytes, iterations: int) -> bytes:
         kept = hashlib.pbkdf2_hmac("sha256", password, salt, iterations)
         if len(_SALTED) >= SALTED_LIMIT:
             _SALTED.clear()
-        _SALTED[password, salt, iterations] = kept
+        if len(salt) <= _LONGEST_SALT:
+            _SALTED[password, salt, iterations] = kept
     return kept
 
 
