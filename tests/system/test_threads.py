@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 from connection_exporter.system.threads import (
@@ -39,13 +40,14 @@ async def test_an_exception_is_raised_as_it_is() -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("with_thread", [True, False])
+@pytest.mark.parametrize("run", [partial(run_in_thread, name="it"), run_in_pool], ids=["thread", "pool"])
 async def test_an_exception_that_asyncio_would_misread_becomes_work_died(
-    error: BaseException, *, with_thread: bool
+    error: BaseException, run: Callable[[Callable[[], None]], Awaitable[None]], *, with_thread: bool
 ) -> None:
     """SystemExit from a plug-in's import must not end the loop, and must not leave the caller waiting."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(5):
         with nullcontext() if with_thread else no_threads(), pytest.raises(WorkDied) as caught:
-            await run_in_thread(_raise(error), name="it")
+            await run(_raise(error))
     assert type(error).__name__ in str(caught.value)
     assert caught.value.__cause__ is error
 

@@ -71,26 +71,23 @@ async def run_in_thread(work: Callable[[], _T], *, name: str) -> _T:
     try:
         result = start_in_thread(work, name=name)
     except NoThread:
-        try:
-            return work()
-        except BaseException as error:
-            if (problem := _deliverable(error)) is error:
-                raise
-            raise problem from error
+        return _deliverably(work)
     return await result
 
 
 async def run_in_pool(work: Callable[[], _T]) -> _T:
     """Run ``work`` in one of a few threads; return what it returns, or raise what it raises.
 
-    Where no thread can be started, it runs in the caller's.
+    Where no thread can be started, it runs in the caller's. Raises `WorkDied` as `start_in_thread` does.
     """
     refused = False
     try:
-        result = asyncio.get_running_loop().run_in_executor(_POOL, lambda: None if refused else work())
+        result = asyncio.get_running_loop().run_in_executor(
+            _POOL, lambda: None if refused else _deliverably(work)
+        )
     except RuntimeError:
         refused = True  # the pool keeps it, and runs it as soon as it has a thread
-        return work()
+        return _deliverably(work)
     return cast("_T", await result)
 
 
@@ -118,6 +115,16 @@ class SharedWork(Generic[_K, _T]):
         del self._in_flight[key]
         if not done.cancelled():
             done.exception()  # retrieved, so that asyncio does not log it when every caller has given up
+
+
+def _deliverably(work: Callable[[], _T]) -> _T:
+    """Return what ``work`` returns. Raise what it raises, or `WorkDied`: of a StopIteration, no future would end."""
+    try:
+        return work()
+    except BaseException as error:
+        if (problem := _deliverable(error)) is error:
+            raise
+        raise problem from error
 
 
 def _deliverable(error: BaseException) -> Exception:
