@@ -13,6 +13,7 @@ from support.hostile import assert_iterations_are_short
 from support.web_clients import get, listening, spoken
 
 PLAIN = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTHY = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
@@ -192,6 +193,32 @@ async def test_half_a_pipelined_request_has_ten_seconds_like_any_other(port: int
         answer = await spoken(port, PLAIN + b"GET /health HTTP/1.1\r\nHost:")
     assert answer.count(b"HTTP/1.1 503 ") == 1
     assert b"HTTP/1.1 408 " in answer
+
+
+@pytest.mark.parametrize(
+    ("said", "answers"),
+    [
+        (HEALTHY, 1),
+        (HEALTHY * 5, 5),
+        (HEALTHY.replace(b"/-/healthy", b"/metrics"), 1),
+        (HEALTHY + b"GET /-/heal", 1),
+        (HEALTHY + b"BAD\r\n\r\n", 1),
+        (b"", 0),
+        (b"GET /-/heal", 0),
+    ],
+    ids=["one", "five", "long", "one and a half", "one and nonsense", "none", "half"],
+)
+async def test_a_client_that_sends_nothing_more_is_answered_and_closed(
+    port: int, said: bytes, answers: int
+) -> None:
+    """As `nc -N` does, and busybox's nc."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(said)
+    writer.write_eof()
+    async with asyncio.timeout(5):
+        got = await reader.read()
+    writer.close()
+    assert got.count(b"HTTP/1.1 200 OK\r\n") == answers
 
 
 async def test_half_a_request_ends_no_response_that_is_in_progress() -> None:

@@ -103,6 +103,17 @@ class ClientConnection(HttpToolsProtocol):
         self._paced.immediate = self._reads.increment() <= _AT_ONCE
         self._paced.data_received(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Respond to a client that sends nothing more after its requests, as ``nc -N`` does: uvicorn would close.
+
+        Return whether the connection stays open. A client that has closed it looks the same, so a request that is not
+        complete ends here, and so does a stream of events that has begun.
+        """
+        if not self._cycles or self._cycles[0].chunked_encoding or self._cycles[-1].more_body:
+            return False
+        self._cycles[-1].keep_alive = False
+        return True
+
     def on_message_begin(self) -> None:
         """Begin a request, unless too many wait for their turn already."""
         if len(self.pipeline) >= REQUESTS_AHEAD:
