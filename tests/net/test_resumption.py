@@ -176,3 +176,25 @@ async def test_a_certificate_that_expires_is_noticed_at_once(
     assert "expired" in failed.value.message
     assert resumed == [False] + [True] * (len(resumed) - 1)
     assert len(resumed) > 1
+
+
+async def test_a_session_is_not_resumed_after_a_handshake_that_failed(
+    authority: trustme.CA, ca_file: Path
+) -> None:
+    """It may be what the server objects to."""
+
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    context = context_of(authority)
+    async with closing_server(lambda: context) as (port, resumed):
+        endpoint = endpoint_of(port, ca_file)
+        await connect(endpoint)
+        await connect(endpoint)
+        assert resumed == [False, True]
+    async with await asyncio.start_server(close, "127.0.0.1", port):
+        with pytest.raises(Failure):
+            await connect(endpoint)
+    async with closing_server(lambda: context, port) as (_, resumed):
+        await connect(endpoint)
+        assert resumed == [False]

@@ -73,6 +73,8 @@ async def adopt(
             if tls is not None:
                 await tls.handshake(transport, is_new=True)
     except BaseException:
+        if secured is not None and secured.resumption is not None:
+            secured.resumption.forget()  # it may be what the server objects to
         if transport is not None:
             transport.abort()
         else:
