@@ -39,7 +39,7 @@ class Secured:
     def handshake(self) -> Iterator[None]:
         """Turn every error of a TLS handshake inside the block into `Failure`; a cancellation gets one as its cause."""
         try:
-            with translated(self.where):
+            with self._forgetting(), translated(self.where):
                 yield
         except asyncio.CancelledError as cancelled:
             raise cancelled from Failure(Reason.TIMEOUT, f"{self.where} does not answer in the TLS handshake")
@@ -49,6 +49,16 @@ class Secured:
         except Failure as failure:
             if failure.reason is Reason.RESET and _is_clean_close(failure.__cause__):
                 raise Failure(Reason.EOF, f"{self.where} {_CLOSED}") from failure
+            raise
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Resume no session after a handshake that failed: it may be what the server objects to."""
+        try:
+            yield
+        except BaseException:
+            if self.resumption is not None:
+                self.resumption.forget()
             raise
 
 
@@ -73,8 +83,6 @@ async def adopt(
             if tls is not None:
                 await tls.handshake(transport, is_new=True)
     except BaseException:
-        if secured is not None and secured.resumption is not None:
-            secured.resumption.forget()  # it may be what the server objects to
         if transport is not None:
             transport.abort()
         else:
