@@ -303,7 +303,7 @@ def arguments() -> argparse.ArgumentParser:
         dest="alerts",
         action="append",
         metavar="NAME",
-        help="alert that asks for a restart; repeatable (default: ConnectionDisconnected)",
+        help="alert that asks for a restart; repeatable (default: ConnectionDisconnected, ConnectionDown)",
     )
     parser.add_argument(
         "--listen",
@@ -377,7 +377,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_token(options.token_file)
     except ValueError as error:
         parser.error(f"--token-file: {error}")
-    settings = Settings(frozenset(options.alerts or ["ConnectionDisconnected"]), units, options.token_file)
+    settings = Settings(
+        frozenset(options.alerts or ["ConnectionDisconnected", "ConnectionDown"]), units, options.token_file
+    )
     restarter = Restarter(Systemctl(options.systemctl), options.cooldown, options.limit)
     try:
         server = Server(options.listen, restarter, settings)

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from connection_exporter.demo.ports import free_port
+from connection_exporter.monitor import snapshot
 from support.chromium import Tab, chromium_tab
 from support.live import QUICK, exporter, web
 from support.web_clients import until
@@ -100,6 +102,19 @@ async def test_a_page_of_an_origin_that_is_not_listed_can_read_nothing() -> None
 def test_the_types_name_each_property(member: str) -> None:
     """And the methods, below."""
     assert f"readonly {member}:" in TYPES.read_text()
+
+
+@pytest.mark.parametrize(
+    ("interface", "fields"),
+    [
+        ("Service", snapshot.Service.__annotations__),
+        ("Board", snapshot.Detailed.__annotations__),
+        ("Transition", {"name": str, "kind": str, **snapshot.Transition.__annotations__}),
+    ],
+)
+def test_the_types_have_each_field_of_the_json(interface: str, fields: Mapping[str, object]) -> None:
+    declaration = TYPES.read_text().partition(f"export interface {interface} {{")[2].partition("\n}")[0]
+    assert set(re.findall(r"^  (\w+):", declaration, re.MULTILINE)) == set(fields)
 
 
 async def test_callbacks_can_be_removed_and_an_error_in_one_affects_no_other() -> None:

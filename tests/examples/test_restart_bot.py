@@ -186,12 +186,15 @@ def notification(*names: str, alert: str = "ConnectionDisconnected", status: str
     return json.dumps(content).encode()
 
 
-def test_an_alert_for_a_service_restarts_its_unit_and_is_logged(bot: Running, systemctl: Systemctl) -> None:
+@pytest.mark.parametrize("alert", ["ConnectionDisconnected", "ConnectionDown"])
+def test_an_alert_for_a_service_restarts_its_unit_and_is_logged(
+    alert: str, bot: Running, systemctl: Systemctl
+) -> None:
     """By the unit's name from the command line, as a job that is not waited for."""
-    assert bot.outcomes(notification("bot_process")) == ["restarted"]
+    assert bot.outcomes(notification("bot_process", alert=alert)) == ["restarted"]
     assert systemctl.restarts == ["restart --no-block --no-ask-password -- bot.service"]
     log = bot.log.read_text()
-    assert "event=restarted unit=bot.service service=bot_process alert=ConnectionDisconnected" in log
+    assert f"event=restarted unit=bot.service service=bot_process alert={alert}" in log
     assert TOKEN not in log
 
 
@@ -400,8 +403,9 @@ def merged(config: dict[str, Any], webhook: str, token_file: Path) -> dict[str, 
     return config
 
 
+@pytest.mark.parametrize("alert", ["ConnectionDisconnected", "ConnectionDown"])
 async def test_a_real_alertmanager_has_the_unit_restarted(
-    bot: Running, systemctl: Systemctl, token_file: Path, tmp_path: Path
+    alert: str, bot: Running, systemctl: Systemctl, token_file: Path, tmp_path: Path
 ) -> None:
     """Routed by the example's own lines, with the token from its file; another service restarts nothing."""
     folder = tmp_path / "alertmanager"
@@ -410,7 +414,7 @@ async def test_a_real_alertmanager_has_the_unit_restarted(
     await alertmanager.start()
     try:
         now = datetime.now(UTC).isoformat()
-        labels = {"alertname": "ConnectionDisconnected", "severity": "critical", "kind": "process"}
+        labels = {"alertname": alert, "severity": "critical", "kind": "process"}
         alerts = [
             {"labels": {**labels, "name": name}, "startsAt": now} for name in ("database", "bot_process")
         ]
@@ -442,9 +446,10 @@ def test_people_receive_the_same_alert(tmp_path: Path, token_file: Path) -> None
         command = [program("amtool"), "config", "routes", "test", f"--config.file={file}", *labels]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
-    page = ("alertname=ConnectionDisconnected", "severity=critical")
-    assert receivers(*page, "name=bot_process") == "restart-bot,page"
-    assert receivers(*page, "name=database") == "page"
+    for alert in ("ConnectionDisconnected", "ConnectionDown"):
+        page = (f"alertname={alert}", "severity=critical")
+        assert receivers(*page, "name=bot_process") == "restart-bot,page"
+        assert receivers(*page, "name=database") == "page"
     assert receivers("alertname=ConnectionUnhealthy", "severity=warning", "name=bot_process") == "ticket"
 
 

@@ -21,6 +21,13 @@ export interface Service {
   session: { up: boolean; since: string | null };
   canary: { up: boolean | null; last: string | null };
   details: Record<string, unknown>;
+  group: string | null;
+  description: string | null;
+  /** URLs by their titles. */
+  links: Record<string, string>;
+  depends_on: string[];
+  /** The dependencies that explain why the service is not healthy. */
+  causes: string[];
 }
 
 export interface Summary extends Record<Status, number> {
