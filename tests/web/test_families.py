@@ -53,7 +53,7 @@ def test_the_one_number_that_moves_fits_between_the_lines_that_do_not(
     now = record.entered + later
     parts = spent(record, label_pairs(record))
     record.seconds_in[record.status] += now - record.entered
-    assert spent_until(now, [parts, parts]) == STATE_SECONDS.lines(record, label_pairs(record)) * 2
+    assert spent_until(now, [parts, parts]) == STATE_SECONDS.text([(record, label_pairs(record))]) * 2
 
 
 @given(st.lists(st.floats(0, 10), max_size=20), st.integers(0, 10**7), st.sampled_from(["tcp", "a%sb", "%d"]))
@@ -68,7 +68,7 @@ def test_a_histogram_is_written_as_if_each_line_was(values: list[float], more: i
     record.histograms["it"] = histogram
     family = family_of(Metric("connection_it", "It.", MetricType.HISTOGRAM, "it", histogram.bounds))
     name, counts = f'name="{record.name}"', [floatToGoString(count) for count in histogram.cumulative()]  # type: ignore[no-untyped-call,unused-ignore]
-    assert family.lines(record, label_pairs(record)).splitlines() == [
+    assert family.text([(record, label_pairs(record))]).splitlines() == [
         *(
             f'connection_it_bucket{{kind="{kind}",le="{bound}",{name}}} {count}'
             for bound, count in zip(("0.5", "1.0", "5.0", "+Inf"), counts, strict=True)

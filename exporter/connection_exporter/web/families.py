@@ -37,7 +37,7 @@ class Spent(NamedTuple):
 
 def spent(record: Record, labels: str) -> Spent:
     """Return the parts of the lines of `STATE_SECONDS`."""
-    lines = STATE_SECONDS.lines(record, labels).splitlines(keepends=True)
+    lines = STATE_SECONDS.text(((record, labels),)).splitlines(keepends=True)
     at = list(record.seconds_in).index(record.status)
     name, _, _ = lines[at].rpartition(" ")
     before, after = "".join((*lines[:at], name, " ")), "".join(("\n", *lines[at + 1 :]))
@@ -68,16 +68,15 @@ def family_of(metric: Metric) -> Family:
     if metric.type is MetricType.HISTOGRAM:
         return family_of_histograms(metric.name, metric.help, lambda r: r.histograms.get(source))
 
-    def text(services: Iterable[Shown]) -> str:
-        return "".join(
-            [
-                f"{metric.name}{{{labels}}} {number(value)}\n"
-                for record, labels in services
-                if isinstance(value := record.details.get(source), _NUMBERS)
-            ]
-        )
+    def each(services: Iterable[Shown]) -> list[str]:
+        return [
+            f"{metric.name}{{{labels}}} {number(value)}\n"
+            if isinstance(value := record.details.get(source), _NUMBERS)
+            else ""
+            for record, labels in services
+        ]
 
-    return Family(metric.name, metric.help, metric.type, text, measured=True)
+    return Family(metric.name, metric.help, metric.type, each, measured=True)
 
 
 def _info(service: Service, labels: str) -> str:
@@ -172,7 +171,7 @@ FAMILIES: Final = (
         "connection_info",
         "What is monitored, whether it is critical, and its group.",
         MetricType.GAUGE,
-        lambda services: "".join(_info(record.service, labels) for record, labels in services),
+        lambda services: [_info(record.service, labels) for record, labels in services],
         fixed=True,
     ),
     family_of_labelled_values(

@@ -22,16 +22,20 @@ from connection_exporter.web.families import (
     spent_until,
 )
 from connection_exporter.web.rendering import Slices
-from connection_exporter.web.samples import Family, label_pairs
+from connection_exporter.web.samples import Family, Shown, label_pairs
 
 _MOST: Final = 200
 """Services whose lines of one family are written, joined or compressed at once: less than a millisecond."""
+
+_TOGETHER: Final = 20
+"""Services of which all lines are written at once: about a millisecond."""
 
 _FEW: Final = 40
 """Services that are too few for a cohort of their own: each piece of a response takes time, too."""
 
 _LASTING: Final = tuple(f for f in FAMILIES if not f.measured and f is not STATE_SECONDS)
 _CHANGING: Final = tuple(f for f in _LASTING if not f.fixed)
+_FIXED: Final = tuple(f for f in _LASTING if f.fixed)
 _MEASURED: Final = tuple(f for f in FAMILIES if f.measured)
 
 
@@ -125,10 +129,16 @@ class _Row:
         for family in self.own:
             self._families.setdefault(family.name, family)
 
-    def lasting_families(self) -> tuple[Family, ...]:
-        """Return the families whose lines may have changed, of those that seldom change."""
-        is_known, self._service = self._service is self.record.service, self.record.service
-        return _CHANGING if is_known else _LASTING
+    def take_service(self) -> bool:
+        """Note the service, and which families it has. Return whether it is another one than was noted."""
+        self.take_families()
+        is_new, self._service = self._service is not self.record.service, self.record.service
+        return is_new
+
+    @property
+    def shown(self) -> Shown:
+        """What a family needs to write the lines."""
+        return self.record, self.labels
 
     def likeness(self) -> tuple[float, str]:
         """Return what the services of a cohort should share: how often they are checked, and their families."""
@@ -153,8 +163,9 @@ class _Block:
     async def renew(self, board: Board, slices: Slices) -> None:
         """Bring the lines up to date."""
         now = board.clock.monotonic()  # of a status that ends during a pause, no later second must be shown
-        for place in self._stale():
-            self._renew(place)
+        stale = self._stale()
+        for start in range(0, len(stale), _TOGETHER):
+            self._renew(stale[start : start + _TOGETHER])
             await slices.pause_if_due()
         self.seconds = spent_until(now, self._spent).encode()
         await slices.pause_if_due()
@@ -172,16 +183,25 @@ class _Block:
         rows = enumerate(self._rows)
         return [place for place, row in rows if row.lasting != row.record.version - row.record.steady]
 
-    def _renew(self, place: int) -> None:
-        row = self._rows[place]
-        row.take_families()
-        for family in row.lasting_families():
-            lines = family.lines(row.record, row.labels).encode()
-            if lines != self._lines[family.name][place]:
-                self._lines[family.name][place] = lines
+    def _renew(self, places: list[int]) -> None:
+        rows = [self._rows[place] for place in places]
+        new = [place for place, row in zip(places, rows, strict=True) if row.take_service()]
+        for family in _CHANGING:
+            self._write(family, places)
+        if new:
+            for family in _FIXED:
+                self._write(family, new)
+        for place, row in zip(places, rows, strict=True):
+            self._spent[place] = spent(row.record, row.labels)
+            row.lasting = row.record.version - row.record.steady
+
+    def _write(self, family: Family, places: list[int]) -> None:
+        lines = self._lines[family.name]
+        texts = family.each([self._rows[place].shown for place in places])
+        for place, text in zip(places, texts, strict=True):
+            if (line := text.encode()) != lines[place]:
+                lines[place] = line
                 self._kept.pop(family.name, None)
-        self._spent[place] = spent(row.record, row.labels)
-        row.lasting = row.record.version - row.record.steady
 
 
 class _Cohort:
@@ -212,7 +232,7 @@ class _Cohort:
         self._versions = [row.version for row in self.rows]
         texts: dict[str, list[str]] = {}
         for family, rows in self._families():
-            texts.setdefault(family.name, []).append(family.text([(row.record, row.labels) for row in rows]))
+            texts.setdefault(family.name, []).append(family.text([row.shown for row in rows]))
             await slices.pause_if_due()
         keep = kept if len(self.rows) >= _FEW else bytes  # fewer will be written anew at the next scrape
         self.texts = {name: keep("".join(parts).encode()) for name, parts in texts.items()}

@@ -28,7 +28,7 @@ Shown = tuple[Record, str]
 class Family:
     """A metric family.
 
-    ``text`` writes the sample lines of services, each ended by a newline: of many at once, since calling a function for
+    ``each`` returns the sample lines of each service, ended by a newline: of many at once, since calling a function for
     each takes as long as writing a line. ``measured`` says that a check may change them even if its answer is as good
     as the last one, ``fixed`` that no check does.
     """
@@ -36,13 +36,13 @@ class Family:
     name: str
     help: str
     type: MetricType
-    text: Callable[[Iterable[Shown]], str]
+    each: Callable[[Iterable[Shown]], list[str]]
     measured: bool = False
     fixed: bool = False
 
-    def lines(self, record: Record, labels: str) -> str:
-        """Return the sample lines of one service."""
-        return self.text(((record, labels),))
+    def text(self, services: Iterable[Shown]) -> str:
+        """Return the sample lines of all of these services."""
+        return "".join(self.each(services))
 
 
 def label_pairs(record: Record) -> str:
@@ -87,16 +87,13 @@ def family_of_values(
 ) -> Family:
     """Return a family with one sample for each service for which ``read`` returns a number."""
 
-    def text(services: Iterable[Shown]) -> str:
-        return "".join(
-            [
-                f"{name}{{{labels}}} {number(value)}\n"
-                for record, labels in services
-                if (value := read(record)) is not None
-            ]
-        )
+    def each(services: Iterable[Shown]) -> list[str]:
+        return [
+            "" if (value := read(record)) is None else f"{name}{{{labels}}} {number(value)}\n"
+            for record, labels in services
+        ]
 
-    return Family(name, help_text, of_type, text, measured)
+    return Family(name, help_text, of_type, each, measured)
 
 
 def family_of_labelled_values(
@@ -115,10 +112,10 @@ def family_of_labelled_values(
         keys, values = zip(*pairs, strict=True)
         return (_labelled_lines(name, kind, label, keys) % (*map(number, values),)).replace(_SERVICE, service)
 
-    def text(services: Iterable[Shown]) -> str:
-        return "".join([lines(pairs, labels) for record, labels in services if (pairs := read(record))])
+    def each(services: Iterable[Shown]) -> list[str]:
+        return [lines(pairs, labels) if (pairs := read(record)) else "" for record, labels in services]
 
-    return Family(name, help_text, of_type, text, fixed=fixed)
+    return Family(name, help_text, of_type, each, fixed=fixed)
 
 
 @lru_cache(maxsize=1024)
@@ -140,16 +137,13 @@ def family_of_histograms(name: str, help_text: str, read: Callable[[Record], His
         every = counts if small else (*map(number, counts),)
         return (form % (*every, every[-1], number(histogram.sum))).replace(_SERVICE, service)
 
-    def text(services: Iterable[Shown]) -> str:
-        return "".join(
-            [
-                lines(histogram, labels)
-                for record, labels in services
-                if (histogram := read(record)) is not None
-            ]
-        )
+    def each(services: Iterable[Shown]) -> list[str]:
+        return [
+            "" if (histogram := read(record)) is None else lines(histogram, labels)
+            for record, labels in services
+        ]
 
-    return Family(name, help_text, MetricType.HISTOGRAM, text, measured=True)
+    return Family(name, help_text, MetricType.HISTOGRAM, each, measured=True)
 
 
 @cache
