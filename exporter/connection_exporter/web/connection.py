@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from connection_exporter.net.linger import Linger
 from connection_exporter.net.pacing import PacedReader, Pacer
 from connection_exporter.net.server_tls import TlsProtocol
-from connection_exporter.web.limits import Connections
+from connection_exporter.web.limits import AT_ONCE, Connections, ReadCount
 from connection_exporter.web.responses import PROBLEM, problem_body
 
 LARGEST_REQUEST: Final = 64 * 1024
@@ -39,10 +39,6 @@ REQUESTS_AHEAD: Final = 16
 
 SLICE: Final = 1024
 """Bytes of one client that are parsed in one go. 10,000 chunks of a byte each, in one go, take up to 9 ms of CPU."""
-
-_AT_ONCE: Final = 8
-"""Reads that are parsed at once in an iteration of the event loop. Others wait for their turn: 50 clients that send 16
-requests each take 30 ms."""
 
 REQUEST_WITHIN: Final = 10.0
 """Seconds from the connection, or from a request's first byte, to the end of that request."""
@@ -60,7 +56,7 @@ _HOST: Final = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
 class ClientConnection(HttpToolsProtocol):
     """uvicorn's protocol for one connection, with limits."""
 
-    def __init__(self, *, table: Connections, pacer: Pacer, reads: "ReadCount", **options: Any) -> None:
+    def __init__(self, *, table: Connections, pacer: Pacer, reads: ReadCount, **options: Any) -> None:
         super().__init__(app_state={"connection": self}, **options)
         self._table = table
         self._paced = PacedReader(pacer, super().data_received, slice_size=lambda: SLICE)
@@ -100,7 +96,7 @@ class ClientConnection(HttpToolsProtocol):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
             return
         self._expect_request()
-        self._paced.immediate = self._reads.increment() <= _AT_ONCE
+        self._paced.immediate = self._reads.increment() <= AT_ONCE
         self._paced.data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -221,23 +217,6 @@ class ClientConnection(HttpToolsProtocol):
         transport.write(head.encode() + body)
         self.connection_lost(ConnectionAbortedError())
         Linger(transport, self._table)
-
-
-class ReadCount:
-    """Counts the reads from all clients in an iteration of the event loop."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def increment(self) -> int:
-        """Return the number of reads in this iteration, with this one."""
-        if not self._count:
-            asyncio.get_running_loop().call_soon(self._reset)
-        self._count += 1
-        return self._count
-
-    def _reset(self) -> None:
-        self._count = 0
 
 
 class HttpServer(uvicorn.Server):
