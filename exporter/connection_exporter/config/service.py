@@ -88,7 +88,11 @@ class PolicyConfig(Strict):
     retry_delay: Duration = Field(
         5.0, gt=0, description="delay after the first failed attempt, doubled after each further one"
     )
-    max_retry_delay: Duration = Field(30.0, gt=0, description="longest delay between attempts")
+    max_retry_delay: Duration = Field(
+        30.0,
+        gt=0,
+        description="longest delay between attempts, to which up to 20 % is added or taken off at random",
+    )
     canary: CanaryPeriod = Field(300.0, description="time between two probes over new connections, or `off`")
     max_latency: Duration | None = Field(
         None, gt=0, description="an answer that takes longer is bad: the service is `unhealthy`"
