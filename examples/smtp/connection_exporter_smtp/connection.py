@@ -44,11 +44,6 @@ class Connection(PacedProtocol):
         except ValueError:
             raise Failure(Reason.PROTOCOL, f"{self._where} does not speak SMTP") from None
 
-    def abort(self) -> None:
-        """Close at once, without a word to the server."""
-        self._paced.discard()
-        self.transport.abort()
-
     def _slice_size(self) -> int:
         return LINE_LIMIT
 

@@ -153,8 +153,8 @@ class PacedReader:
 class PacedProtocol(asyncio.Protocol):
     """The callbacks of asyncio for a connection that is read at the pace that all services share.
 
-    A subclass has `_parse` and `_slice_size`, as `PacedReader` describes them, and `_end_of`. Its owner closes it with
-    ``self._paced.discard()`` and ``self.transport.abort()``. `examples/smtp` is a complete subclass.
+    A subclass has `_parse` and `_slice_size`, as `PacedReader` describes them, and `_end_of`. `examples/smtp` is a
+    complete subclass.
     """
 
     _is_closed_by_owner = False
@@ -173,6 +173,11 @@ class PacedProtocol(asyncio.Protocol):
         """Continue over ``transport``, which encrypts what was plain before."""
         self.transport = transport
         self._paced.connection_made(transport)
+
+    def abort(self) -> None:
+        """Close at once, without a word to the other end, and parse nothing more. Idempotent."""
+        self._paced.discard()
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse a small read at once, and a large one slice by slice."""

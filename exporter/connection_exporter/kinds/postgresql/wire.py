@@ -167,8 +167,7 @@ class Wire(PacedProtocol):
     def end(self, reason: Exception) -> None:
         """Close the connection now, for ``reason``. May be called again, which has no effect."""
         self._note_end(reason)
-        self._paced.discard()
-        self.transport.abort()
+        self.abort()
 
     def _note_end(self, reason: Exception) -> None:
         if self._ended is not None:

@@ -88,7 +88,7 @@ class RedisConnection(PacedProtocol):
     def abort(self) -> None:
         """Close at once, without a word to the server. Idempotent."""
         self._ended = self._ended or Failure(Reason.EOF, f"{self._where}: closed by the exporter")
-        self._close()
+        super().abort()
 
     async def _ask(self, *command: str) -> Reply:
         [reply] = await self.exchange(Request.of(command))
@@ -138,7 +138,7 @@ class RedisConnection(PacedProtocol):
     def _end(self, failure: Failure) -> None:
         if self._ended is None:
             self._note_end(failure)
-            self._close()
+            super().abort()
 
     def _note_end(self, failure: Failure) -> None:
         self._ended = failure
@@ -148,10 +148,6 @@ class RedisConnection(PacedProtocol):
     def _wake(self, failure: Failure | None) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(failure)
-
-    def _close(self) -> None:
-        self._paced.discard()
-        self.transport.abort()
 
 
 def _packed(command: tuple[str, ...]) -> bytes:

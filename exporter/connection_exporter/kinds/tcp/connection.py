@@ -131,7 +131,7 @@ class TcpConnection(PacedProtocol):
     def abort(self) -> None:
         """Close at once, without a word to the server. Idempotent."""
         self._ended = self._ended or Failure(Reason.EOF, f"{self._where}: closed by the exporter")
-        self._close()
+        super().abort()
 
     def _require_open(self) -> None:
         if self._ended is not None or self.transport.is_closing():
@@ -202,14 +202,10 @@ class TcpConnection(PacedProtocol):
     def _end(self, failure: Failure) -> None:
         if self._ended is None:
             self._note_end(failure)
-            self._close()
+            super().abort()
 
     def _note_end(self, failure: Failure) -> None:
         self._ended = failure
         self.lost.set_result(failure)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(failure)
-
-    def _close(self) -> None:
-        self._paced.discard()
-        self.transport.abort()

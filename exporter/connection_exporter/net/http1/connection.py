@@ -69,11 +69,6 @@ class HttpConnection(PacedProtocol):
         self.abort()
         raise outcome or Failure(Reason.EOF, f"{self._where} closed the connection")
 
-    def abort(self) -> None:
-        """Close without waiting for the other end, and drop what has not been parsed. Idempotent."""
-        self._paced.discard()
-        self.transport.abort()
-
     def _slice_size(self) -> int:
         return self._parser.slice_size if self._parser is not None else SLICE
 
