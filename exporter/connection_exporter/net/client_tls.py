@@ -123,7 +123,7 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
         if isinstance(exc, ConnectionError):
             self._read_last_words()
         if self._is_secure:
-            if self._resumption is not None and not self._tls.session_reused:
+            if self._resumption is not None:
                 self._resumption.keep(self._tls, self._verified_at)
             self._reader.finish(lambda: self._end(exc))
         else:

@@ -43,6 +43,9 @@ class Resumption:
         self._session = None
 
     def keep(self, tls: ssl.SSLObject, verified_at: float) -> None:
-        """Keep the session of a connection that has ended: with TLS 1.3, tickets come after the handshake."""
-        if (session := tls.session) is not None:
+        """Keep the session of a connection that has ended, unless it resumed the one that is kept.
+
+        With TLS 1.3, tickets come after the handshake.
+        """
+        if not tls.session_reused and (session := tls.session) is not None:
             self._session, self._context, self._verified_at = session, tls.context, verified_at
