@@ -298,63 +298,55 @@ async def test_a_hundred_reloads_under_forced_checks_lose_nothing(running: Runni
     assert await running.metric('connection_sessions_lost_total{kind="redis",name="cache"}') == 0
 
 
-async def test_the_signal_itself_reloads_a_running_process(file: Path, redis: Redis) -> None:
-    """SIGHUP does not end the process, and a bad file is said in the log."""
-    it = Running(file, httpx.AsyncClient(), Wakeup())
-    it.write(redis_line(redis))
+@asynccontextmanager
+async def process_of(it: Running) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+    """Run the exporter as a process with the config of ``it``; yield it and its log, and end it."""
     process = await asyncio.create_subprocess_exec(
         *(
             sys.executable,
             "-m",
             "connection_exporter",
-            f"--config.file={file}",
+            f"--config.file={it.file}",
             "--web.listen-address=127.0.0.1:0",
         ),
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
     try:
-        await _line(process.stderr, "listening")
-        it.write("cache: {kind: nothing}")
-        process.send_signal(signal.SIGHUP)
-        assert "unknown kind" in await _line(process.stderr, "reload_refused")
-        it.write(redis_line(redis, "second"))
-        process.send_signal(signal.SIGHUP)
-        assert "added=second removed=cache" in await _line(process.stderr, "event=reloaded")
+        yield process, process.stderr
     finally:
         process.terminate()
         assert await process.wait() == 0
         await it.client.aclose()
+
+
+async def test_the_signal_itself_reloads_a_running_process(file: Path, redis: Redis) -> None:
+    """SIGHUP does not end the process, and a bad file is said in the log."""
+    it = Running(file, httpx.AsyncClient(), Wakeup())
+    it.write(redis_line(redis))
+    async with process_of(it) as (process, log):
+        await _line(log, "listening")
+        it.write("cache: {kind: nothing}")
+        process.send_signal(signal.SIGHUP)
+        assert "unknown kind" in await _line(log, "reload_refused")
+        it.write(redis_line(redis, "second"))
+        process.send_signal(signal.SIGHUP)
+        assert "added=second removed=cache" in await _line(log, "event=reloaded")
 
 
 async def test_a_hang_up_in_the_first_second_is_ignored(file: Path, redis: Redis) -> None:
     """It does not end the process, whenever it comes: while Python imports us, and while we start."""
     it = Running(file, httpx.AsyncClient(), Wakeup())
     it.write(redis_line(redis))
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-m",
-            "connection_exporter",
-            f"--config.file={file}",
-            "--web.listen-address=127.0.0.1:0",
-        ),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    try:
+    async with process_of(it) as (process, log):
         status = Path(f"/proc/{process.pid}/status")
         await until(lambda: _ignores_hangup(status))
-        listening = asyncio.ensure_future(_line(process.stderr, "listening"))
+        listening = asyncio.ensure_future(_line(log, "listening"))
         while not listening.done():
             process.send_signal(signal.SIGHUP)
             await asyncio.sleep(0.01)
         await listening
         assert process.returncode is None
-    finally:
-        process.terminate()
-        assert await process.wait() == 0
-        await it.client.aclose()
 
 
 async def _ignores_hangup(status: Path) -> bool:
