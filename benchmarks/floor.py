@@ -96,7 +96,7 @@ async def _notice(count: int) -> float:
 
 class _Session(asyncio.Protocol):
     def __init__(self, first: bytes, request: bytes, lost: Callable[[], None] = lambda: None) -> None:
-        self.latency = 0.0
+        self.latency = self._began = 0.0
         self._first, self._request, self._lost = first, request, lost
 
     def connection_made(self, transport: Any) -> None:
@@ -116,8 +116,6 @@ class _Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._lost()
-
-    _began = 0.0
 
 
 async def _in_batches(checks: Sequence[Callable[[], None]], batches: int, period: float) -> float:
