@@ -20,10 +20,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has the jobs that it starts in the background ignore Ctrl-C, and so would every program that we start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples in each run, however slow the machine is. For others: pytest --hypothesis-profile=default
-settings.register_profile(
-    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+# The same examples in each run, however slow the machine is. For others: pytest --hypothesis-profile=random
+settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("random"), derandomize=True)
 settings.load_profile("same")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -8,7 +8,7 @@ import yaml
 from connection_exporter.config import ConfigError
 from connection_exporter.kinds import load_environment, load_text
 from connection_exporter.kinds.registry import KINDS
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 NESTED = {
@@ -87,7 +87,6 @@ def read(text: str) -> None:
         assert all(line.startswith(("c.yml", " ")) for line in str(refusal).split("\n"))
 
 
-@settings(deadline=None)
 @given(st.text())
 @example("a: \ud800")
 @example("services: " + "[" * 50_000)
@@ -105,7 +104,6 @@ def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
     read(text)
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_that_are_text_are_a_config_or_a_config_error(data: bytes) -> None:
     """As they come from a file."""
@@ -113,14 +111,12 @@ def test_any_bytes_that_are_text_are_a_config_or_a_config_error(data: bytes) -> 
         read(data.decode())
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="abk: {}[]-,'\"\n\t#&*!|>%@`?<~$\\0123", max_size=60))
 def test_any_jumble_of_yaml_is_a_config_or_a_config_error(text: str) -> None:
     """With the characters that mean something."""
     read(text)
 
 
-@settings(deadline=None)
 @given(CONFIGS)
 def test_any_tree_is_a_config_or_a_config_error(tree: dict[str, Any]) -> None:
     """With the keys of every kind, and values that fit none."""
@@ -131,7 +127,6 @@ def test_any_tree_is_a_config_or_a_config_error(tree: dict[str, Any]) -> None:
     read(text)
 
 
-@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

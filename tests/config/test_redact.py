@@ -13,7 +13,7 @@ import pytest
 from connection_exporter.config.redact import REDACTED, Redactor
 from connection_exporter.config.secret import SecretFile
 from connection_exporter.kinds import load_text
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 
@@ -64,7 +64,7 @@ SECRETS = st.text(
 """Any text: control characters, quotes, percent signs and spaces included."""
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     SECRETS,
     st.sampled_from(sorted(ECHOES)),
@@ -82,7 +82,7 @@ def test_no_echo_shows_the_secret(secret: str, name: str, around: str) -> None:
     assert not any(echo[i : i + longest] in left for i in range(len(echo) - longest + 1))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(st.text(st.sampled_from("abcXYZ019-_+/%&éß"), min_size=13, max_size=40), st.integers(8, 12))
 def test_a_secret_that_was_cut_does_not_leave_its_beginning(secret: str, length: int) -> None:
     """Redis and our own messages show the first characters of what they got."""

@@ -10,7 +10,7 @@ from connection_exporter.core.retry import Policy
 from connection_exporter.kind import Failure, Service, Session, Traits
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Report
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -48,7 +48,6 @@ STEPS = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(STEPS, max_size=30))
 def test_the_overall_status_and_the_age_of_results_are_never_out_of_date(steps: list[Step]) -> None:
     """After any events, changes of the config, starts, stops, and any time."""

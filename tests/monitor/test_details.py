@@ -22,7 +22,7 @@ from connection_exporter.monitor.details import (
 from connection_exporter.monitor.record import Report
 from connection_exporter.net import Network
 from connection_exporter.system.clock import SystemClock
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -80,7 +80,6 @@ def test_control_characters_are_replaced_in_keys_and_values(sign: str) -> None:
     assert presentable(f"x{sign}y", hide) == "x\ufffdy"
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(KEYS, VALUES | NUMBERS | TEXTS, max_size=14),
     st.integers(0, MAX_KEYS + 1).map(lambda count: {f"n{i}": i for i in range(count)}),
@@ -131,7 +130,6 @@ def test_secrets_are_hidden_before_a_text_is_cut() -> None:
     assert pin == {"s3cret-value": 1, "n": None, "m": 200000}
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text(), VALUES, max_size=4))
 def test_what_is_clean_is_json(details: dict[str, Any]) -> None:
     """Whatever a check reports: it is refused, or it can be sent to every client."""

@@ -394,7 +394,7 @@ EVENTS = st.sampled_from(Event)
 NUMBERS = st.floats(0, 10, allow_nan=False) | st.sampled_from([0.0005, 0.001, 0.25, 1.0, 5.0, 1e-9, 1e6])
 
 
-@settings(deadline=None, max_examples=30, phases=set(Phase) - {Phase.explain})
+@settings(max_examples=30, phases=set(Phase) - {Phase.explain})
 @given(st.lists(st.tuples(EVENTS, st.integers(0, 1), NUMBERS, st.sampled_from(Reason)), max_size=8))
 def test_any_history_is_sent_as_the_reference_library_would(
     history: list[tuple[Event, int, float, Reason]],

@@ -165,7 +165,7 @@ PIECES = st.sampled_from(
 SECRET = "hunter2-Zq"
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(PIECES | st.text(max_size=3), max_size=12), st.integers(0, 12))
 @example(["redis://", "cache", "?db="], 3)
 @example(["redis", "://", "?", "=", "@", "cache"], 2)

@@ -16,7 +16,7 @@ from connection_exporter.kinds.websocket.frames import (
     FrameSplitter,
     InputLimits,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.websocket_servers import frame
 from websockets.client import ClientProtocol
@@ -43,7 +43,6 @@ def messages(draw: st.DrawFn) -> bytes:
     return sent
 
 
-@settings(deadline=None)
 @given(st.lists(messages(), max_size=4), st.lists(st.integers(1, 40_000), min_size=1))
 def test_messages_are_the_same_however_their_frames_are_split(sent: list[bytes], sizes: list[int]) -> None:
     """Whatever pieces arrive, `ClientProtocol` sees the messages and control frames that were sent, in order."""
