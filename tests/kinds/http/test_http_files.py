@@ -40,6 +40,40 @@ async def test_user_headers_and_body_come_from_files_and_follow_a_rotation(tmp_p
     assert (b"Content-Length: 6" in first, first[-1], second[-1]) == (True, b"body-1", b"body-2")
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"user": "me", "password": "sesame-open"},
+        {"method": "POST", "body": "x", "headers": {"X-Key": "y"}},
+    ],
+)
+async def test_a_request_without_files_is_built_once(keys: dict[str, object]) -> None:
+    """Every probe sends what would be built for it."""
+    async with serving(answers(reply("x"))) as server:
+        checked = check(server.url("/a?b"), **keys)
+        async with checked.connect() as session:
+            for _ in range(3):
+                await session.probe()
+        built = checked.requests.first.wire(await checked.requests.content())
+        assert server.requests == [built] * 3
+    assert checked.requests.unchanging == built
+
+
+@pytest.mark.parametrize(
+    "keys", [{"bearer_token_file": ""}, {"headers": {"X-Key": {"file": ""}}}, {"body_file": ""}]
+)
+async def test_a_request_with_a_file_is_built_anew(tmp_path: Path, keys: dict[str, object]) -> None:
+    """Wherever the file is in the config."""
+    (tmp_path / "secret").write_text("sesame-open")
+    written = json.dumps(keys).replace('""', json.dumps(str(tmp_path / "secret")))
+    async with serving(answers(reply("x"))) as server:
+        checked = check(server.url(), **json.loads(written))
+        async with checked.connect() as session:
+            await session.probe()
+    assert checked.requests.unchanging is None
+
+
 async def test_a_header_from_a_file_replaces_one_of_ours(tmp_path: Path) -> None:
     """It is sent once."""
     (tmp_path / "agent").write_text("me/1.0\n")

@@ -6,24 +6,24 @@ connection before the first byte of a response is repeated once on a fresh one, 
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from connection_exporter.config.evaluation import excerpt
 from connection_exporter.config.tls import TlsConfig
 from connection_exporter.core.health import Reason
-from connection_exporter.kind import Failure, Json, Metric, MetricType, Observation, Session, Traits
+from connection_exporter.kind import Failure, Metric, MetricType, Observation, Session, Traits
 from connection_exporter.kinds.http.config import HttpConfig
 from connection_exporter.kinds.http.cookies import Cookies
 from connection_exporter.kinds.http.expect import Expectation, Violation, status_text
+from connection_exporter.kinds.http.hops import Hop, details_of, irregularities
 from connection_exporter.kinds.http.origin import Origin
-from connection_exporter.kinds.http.request import Content, RedirectRefused, Requests, Target
+from connection_exporter.kinds.http.request import RedirectRefused, Requests, Target
 from connection_exporter.kinds.tokens import token_source
 from connection_exporter.net import Endpoint, Network
-from connection_exporter.net.certificate import CERTIFICATE_EXPIRY_METRIC, certificate_details
+from connection_exporter.net.certificate import CERTIFICATE_EXPIRY_METRIC
 from connection_exporter.net.failures import NO_THREADS, REASONS
 from connection_exporter.net.http1.connection import HttpConnection
 from connection_exporter.net.http1.head import with_irregularities
@@ -46,7 +46,9 @@ _METRICS: Final = (
     CERTIFICATE_EXPIRY_METRIC,
 )
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
-_DAY: Final = 86400.0
+_LEADS_ON: Final = frozenset({*_REDIRECTS, 407})
+"""Statuses that may mean that the response is not the last one, or not the service's own."""
+
 _MESSAGE_LIMIT: Final = 500
 
 
@@ -126,16 +128,6 @@ class HttpCheck:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One request of a probe, and its response. ``reused``: the connection had served a request before."""
-
-    target: Target
-    connection: HttpConnection
-    response: Response
-    reused: bool
-
-
 class HttpSession:
     """The kept connection, and those to which redirects led."""
 
@@ -158,17 +150,14 @@ class HttpSession:
 
     async def probe(self) -> Observation:
         """Send the request, follow redirects if configured, and judge the last response. Raises `Failure`."""
-        hops: list[Hop] = []
-        cookies = Cookies()
-        following: Target | Violation | None = self._check.requests.first
-        while isinstance(following, Target):
-            hops.append(await self._request(following))
-            following = self._following(hops, cookies)
+        check = self._check
+        hops = [await self._request(check.requests.first)]
+        fault = await self._follow(hops) if hops[0].response.status in _LEADS_ON else None
         if len(self._connections) > 1:
             self._close_all_but({(hop.target.origin, hop.target.trusted) for hop in hops})
-        violations = [following] if following is not None else await self._check.judge(hops[-1].response)
-        details = _details(hops, self._check.endpoint)
-        irregular = tuple(dict.fromkeys(name for hop in hops for name in hop.response.irregular))
+        violations = [fault] if fault is not None else await check.judge(hops[-1].response)
+        details = details_of(hops, check.endpoint)
+        irregular = irregularities(hops)
         if irregular:
             details["irregular"] = list(irregular)
         return Observation(
@@ -185,33 +174,36 @@ class HttpSession:
 
     async def _request(self, target: Target) -> Hop:
         requests = self._check.requests
+        if requests.unchanging is not None and target is requests.first:
+            return await self._send(target, requests.unchanging)
         content = await requests.content()
-        hop = await self._send(target, content)
+        hop = await self._send(target, target.wire(content))
         if requests.may_repeat(target, content, hop.response.status):
-            hop = await self._send(target, await requests.content())
+            hop = await self._send(target, target.wire(await requests.content()))
         return hop
 
-    async def _send(self, target: Target, content: Content) -> Hop:
+    async def _send(self, target: Target, wire: bytes) -> Hop:
         key = (target.origin, target.trusted)
-        wire = target.wire(content)
+        limit, bodyless = self._check.config.body_limit, target.method == "HEAD"
         kept = self._connections.get(key)
         if kept is not None and kept.usable:
             try:
-                return await self._exchange(kept, target, wire)
+                response = await kept.exchange(wire, body_limit=limit, bodyless=bodyless)
             except Failure:
                 if kept.exchanges == 1 or not kept.silent:
                     raise
+            else:
+                return Hop(target, kept, response, kept.exchanges > 1)
         connection = self._connections[key] = await self._check.open(target)
-        return await self._exchange(connection, target, wire)
+        response = await connection.exchange(wire, body_limit=limit, bodyless=bodyless)
+        return Hop(target, connection, response, reused=False)
 
-    async def _exchange(self, connection: HttpConnection, target: Target, wire: bytes) -> Hop:
-        reused = connection.exchanges > 0
-        response = await connection.exchange(
-            wire,
-            body_limit=self._check.config.body_limit,
-            bodyless=target.method == "HEAD",
-        )
-        return Hop(target, connection, response, reused)
+    async def _follow(self, hops: list[Hop]) -> Violation | None:
+        """Follow redirects from the first response, and add the hops. Return what is wrong with a redirect, if any."""
+        cookies = Cookies()
+        while isinstance(following := self._following(hops, cookies), Target):
+            hops.append(await self._request(following))
+        return following
 
     def _following(self, hops: list[Hop], cookies: Cookies) -> Target | Violation | None:
         """Decide what follows a response: another request, a redirect that is a fault, or nothing."""
@@ -250,32 +242,3 @@ def _message(violations: list[Violation]) -> str:
     # JSON may contain half a surrogate pair, which cannot be encoded in any of our responses
     text = "; ".join(text for _, text in violations).encode("utf-8", "replace").decode()
     return text if len(text) <= _MESSAGE_LIMIT else f"{text[:_MESSAGE_LIMIT]}…"
-
-
-def _details(hops: list[Hop], endpoint: Endpoint) -> dict[str, Json]:
-    """Return the details of a probe: sums of the phases of all requests, and the earliest expiry of a certificate."""
-    response, first = hops[-1].response, hops[0].connection.link
-    others = {hop.connection.link for hop in hops[1:]} - {first} if len(hops) > 1 else ()
-    details: dict[str, Json] = {
-        "status_code": response.status,
-        "http_version": response.version,
-        "body_bytes": len(response.body),
-        "redirects": len(hops) - 1,
-        "reused_connection": hops[0].reused,
-        "processing_seconds": sum(hop.response.processing_seconds for hop in hops),
-        "transfer_seconds": sum(hop.response.transfer_seconds for hop in hops),
-        **endpoint.details(first),
-    }
-    if others:
-        details["resolve_seconds"] = sum(link.resolve_seconds for link in (first, *others))
-        details["connect_seconds"] = sum(link.connect_seconds for link in (first, *others))
-    handshakes = [link.tls for link in (first, *others) if link.tls is not None]
-    if others and handshakes:
-        details["tls_seconds"] = sum(handshake.seconds for handshake in handshakes)
-        details["tls_version"], details["tls_cipher"] = handshakes[0].version, handshakes[0].cipher
-    # A session may be older than a renewed certificate, so the endpoint's counts for the configured origin.
-    met = [endpoint.certificate, *(link.tls.certificate for link in others if link.tls is not None)]
-    if certificate := min(filter(None, met), key=lambda each: each.expires, default=None):
-        details |= certificate_details(certificate)
-        details["certificate_expiry_days"] = round((certificate.expires - time.time()) / _DAY, 1)
-    return details

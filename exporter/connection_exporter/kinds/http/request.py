@@ -1,6 +1,7 @@
 """Builds requests from the config and from redirects.
 
 What comes from files (credentials, headers, a body) is added to each request anew, because a file may have changed.
+Without files and access tokens, the first request of a probe is always the same, and is built once.
 """
 
 import re
@@ -10,7 +11,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from connection_exporter import __version__
 from connection_exporter.config.http_login import read_header
-from connection_exporter.config.secret import SecretFile
+from connection_exporter.config.secret import SecretFile, leaves
 from connection_exporter.config.url import parse_host
 from connection_exporter.kinds.http.config import HttpConfig
 from connection_exporter.kinds.http.origin import Origin
@@ -117,6 +118,9 @@ class Requests:
         self._tokens = tokens
         self._body = (config.body or "").encode()
         self._from_files = [item for item in config.headers.items() if isinstance(item[1], SecretFile)]
+        self._changes = tokens is not None or any(
+            isinstance(value, SecretFile) for _, value in leaves(config)
+        )
         origin = Origin(config.tls is not None, config.host, config.port_in_use)
         path, mark, query = config.path.partition("#")[0].partition("?")
         sends_body = bool(config.body) or config.body_file is not None
@@ -127,6 +131,8 @@ class Requests:
             sends_body=sends_body,
             trusted=True,
         )
+        self.unchanging: bytes | None = None
+        """The bytes of the first request, once they have been built, if they are always the same."""
 
     async def content(self) -> Content:
         """Return what goes into the next request; files are read anew. Raises `Failure` (auth)."""
@@ -140,7 +146,10 @@ class Requests:
             body = (await config.body_file.read("body_file")).encode()
         proxy = await config.proxy.proxy.authorization() if config.proxy is not None else None
         for_proxy = (("Proxy-Authorization", proxy),) if proxy is not None else ()
-        return Content(tuple(headers), body, for_proxy)
+        content = Content(tuple(headers), body, for_proxy)
+        if not self._changes:
+            self.unchanging = self.first.wire(content)
+        return content
 
     def may_repeat(self, target: Target, content: Content, status: int) -> bool:
         """Return whether a request that got ``status`` may be accepted with another access token."""
