@@ -27,6 +27,15 @@ def share_of_files(parts: int, *, most: int) -> int:
     return most if soft == resource.RLIM_INFINITY else min(most, soft // parts)
 
 
+def may_stay_open(fd: int) -> bool:
+    """Return whether a file that was just opened may stay open only because opening it again would cost time.
+
+    The kernel gives the lowest free number, so such files take at most a third of the limit.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft == resource.RLIM_INFINITY or fd < soft // 3
+
+
 def require_free_files() -> None:
     """Raise OSError (EMFILE) if another connection would take one of the last descriptors.
 

@@ -26,12 +26,13 @@ class MountTable:
         """
         with self._lock:
             try:
-                poll = self._poll = self._poll or _opened()
+                if self._poll is None:
+                    self._poll = _opened()
             except OSError:
                 return -(time.monotonic() // _RECENT) - 1.0
-            if poll.poll(0):
+            if self._poll.poll(0):
                 self._changes += 1
-            return float(self._changes)
+            return self._changes
 
 
 def _opened() -> select.poll:

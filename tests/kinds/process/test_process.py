@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ async def test_a_process_is_found_by_its_pidfile_and_measured(processes: Process
 
 
 async def test_our_own_reading_of_proc_agrees_with_psutil(processes: Processes) -> None:
-    """For a sleeping, a stopped and a zombie process."""
+    """For a sleeping, a stopped and a zombie process, of which only the changes are parsed."""
     process = processes.start()
     reader, plain = FactsReader(psutil.Process(process.pid)), psutil.Process(process.pid)
     for number, status in (
@@ -82,12 +83,70 @@ async def test_our_own_reading_of_proc_agrees_with_psutil(processes: Processes) 
         if number is not None:
             process.send_signal(number)
         wait_until(lambda status=status: plain.status() == status)  # type: ignore[misc]
-        ours, theirs = reader.read(), read_elsewhere(plain)
+        facts = reader.read()
+        assert (reader.read() is facts) is (status != psutil.STATUS_ZOMBIE)
+        ours, theirs = dict(facts), read_elsewhere(plain)
         assert ours.pop("max_open_files", None) in (None, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         assert ours == theirs
     process.wait()
     with pytest.raises(psutil.NoSuchProcess):
         reader.read()
+
+
+async def test_each_change_of_a_process_is_shown(processes: Processes) -> None:
+    """Of one that opens a file, takes memory, starts a thread, and whose limit is lowered."""
+    code = (
+        "import os, threading\nkept = []\n"
+        "for change in (lambda: os.dup(0), lambda: bytearray(2**24), threading.Thread(target=input).start):\n"
+        "    os.read(0, 1)\n    kept.append(change())\n"
+        f"{SLEEP}"
+    )
+    process = processes.start(code=code)
+    stdin = process.stdin
+    assert stdin is not None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def lower() -> None:
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft - 1, hard))
+
+    def go_on() -> None:
+        stdin.write(b"x")
+        stdin.flush()
+
+    with closing(FactsReader(psutil.Process(process.pid))) as reader:
+        wait_until(lambda: reader.read()["status"] == psutil.STATUS_SLEEPING)
+        for change, key in (
+            (lower, "max_open_files"),
+            (go_on, "open_files"),
+            (go_on, "resident_memory_bytes"),
+            (go_on, "threads"),
+        ):
+            before = reader.read()[key]
+            change()
+            wait_until(lambda key=key, before=before: reader.read()[key] != before)  # type: ignore[misc]
+
+
+async def test_an_answer_is_repeated_while_nothing_changes(processes: Processes) -> None:
+    """As the same object, which counts nothing again; also with a heartbeat, and of a process that is stopped."""
+    process = processes.start()
+    heartbeat = processes.folder / "beat"
+    heartbeat.touch()
+    pidfile = str(processes.pidfile(process.pid))
+    configs: tuple[dict[str, Any], ...] = ({}, {"heartbeat": {"file": str(heartbeat), "max_age": "1m"}})
+    for options in configs:
+        async with check_of(pidfile=pidfile, **options).connect() as session:
+            first, second, third = [await session.probe() for _ in range(3)]
+            assert (first.details, first.reason) == (second.details, second.reason)
+            assert (first.counts, second.counts) == ({"restarts": 0}, {})
+            assert third is second
+            process.send_signal(signal.SIGSTOP)
+            wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+            stopped = await session.probe()
+            assert (stopped.reason, stopped.counts) == (Reason.STOPPED, {"cpu_seconds": 0.0})
+            assert (await session.probe()).reason is Reason.STOPPED
+            assert await session.probe() is await session.probe()
+            process.send_signal(signal.SIGCONT)
+            wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
 
 
 async def test_a_pidfile_is_read_again_after_any_change(processes: Processes) -> None:
@@ -99,14 +158,22 @@ async def test_a_pidfile_is_read_again_after_any_change(processes: Processes) ->
     await asyncio.sleep(1.1)  # from then on, its time tells whether it has changed
     for _ in range(2):
         assert await pidfile.successor_of(first) is None
+    is_local = pidfile.still_names(first)  # depends on the file system
+    assert not pidfile.still_names(second)
     before = path.stat()
     path.write_text(f"{second:010}\n")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not pidfile.still_names(first)
     for _ in range(2):
         assert await pidfile.successor_of(first) == second
+    assert not pidfile.still_names(second)  # it was written a moment ago, so its time proves nothing
+    await asyncio.sleep(1.1)
+    await pidfile.successor_of(second)
+    assert pidfile.still_names(second) == is_local
     path.write_text(f"{first:010}\n")
     assert await pidfile.successor_of(second) == first
     path.unlink()
+    assert not pidfile.still_names(first)
     with pytest.raises(Failure, match="does not exist"):
         await pidfile.find()
 
@@ -120,10 +187,11 @@ async def test_each_metric_has_a_detail_or_a_count_as_its_source(processes: Proc
         heartbeat={"file": str(heartbeat), "max_age": "1m"},
     )
     async with check.connect() as session:
-        await session.probe()
-        observation = await session.probe()
+        first = await session.probe()
+        os.utime(heartbeat, (time.time() - 5,) * 2)
+        second = await session.probe()
     for metric in METRICS:
-        assert metric.source in {**observation.details, **observation.counts}
+        assert metric.source in {**second.details, **first.counts, **second.counts}
 
 
 async def test_cpu_time_is_counted_from_probe_to_probe(processes: Processes) -> None:
@@ -439,7 +507,7 @@ async def test_every_new_process_counts_as_one_restart(processes: Processes) -> 
         for _ in range(2):
             async with check.connect() as session:
                 for _ in range(2):
-                    counted += (await session.probe()).counts["restarts"]
+                    counted += (await session.probe()).counts.get("restarts", 0)
         process.kill()
         process.wait()
     assert counted == 3
@@ -581,6 +649,27 @@ async def test_without_file_descriptors_a_held_process_is_still_monitored(proces
         assert observation.reason is None
         assert (failure.reason, "file descriptors" in failure.message) == (Reason.INTERNAL, True)
         assert (await end_of(session, process.kill))[0].reason is Reason.EXIT
+
+
+async def test_files_of_processes_stay_open_only_while_there_are_many_descriptors(
+    processes: Processes,
+) -> None:
+    """They take a third of the limit at most: 10,000 sessions leave room for scrapes. All the same is shown."""
+    process = psutil.Process(processes.start().pid)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = psutil.Process().num_fds()
+    readers = [FactsReader(process) for _ in range(20)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3 * (opened + 20), hard))
+    try:
+        facts = [reader.read() for reader in readers for _ in range(2)]
+        kept = psutil.Process().num_fds() - opened
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for reader in readers:
+            reader.close()
+    assert 10 <= kept <= 25, "of 40"
+    assert facts == [facts[0]] * 40
+    assert psutil.Process().num_fds() == opened
 
 
 async def test_without_pidfds_an_end_is_noticed_by_polling(processes: Processes) -> None:

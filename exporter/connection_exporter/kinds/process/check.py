@@ -154,6 +154,7 @@ class ProcessSession:
     ) -> None:
         self._config = config
         self._process = process
+        self._pid = process.pid
         self._facts = facts
         self._watched = watched
         self._pidfile = pidfile
@@ -161,43 +162,67 @@ class ProcessSession:
         self._restarts = restarts
         self._unit_restarts = unit_restarts
         self._cpu_seconds: float | None = None
+        self._last: Observation | None = None
         self.lost: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         watched.on_end(self._ended)
 
     async def probe(self) -> Observation:
         """Read the details. Raises `Failure` when the process has ended or the pidfile names another one."""
-        if self._watched.ended:
-            raise self._end()
-        successor = await self._pidfile.successor_of(self._process.pid) if self._pidfile else None
-        if successor is not None:
-            message = f"{self._config.address} names process {successor} now, no longer {self._process.pid}"
-            raise Failure(Reason.EXIT, message)
+        if self._pidfile is not None and not self._pidfile.still_names(self._pid):
+            await self._look_for_successor(self._pidfile)
         try:
             facts = self._facts.read()
         except psutil.NoSuchProcess:
             raise self._end() from None
+        last = self._last
+        if last is not None and last.details is facts and self._heartbeat is None:
+            return self._repeated(last)  # it lives, and nothing has changed
+        if self._watched.ended:
+            raise self._end()
         verdict = judge_status(facts)
         if self._config.heartbeat is not None and self._heartbeat is not None:
+            facts = facts.copy()
             beat = await _last_beat(self._heartbeat)
             verdict = judge_heartbeat(self._config.heartbeat, beat, facts, now=time.time()) or verdict
-        counts: dict[str, float] = {"restarts": self._restarts.since_last(self._process, self._unit_restarts)}
-        self._count_cpu(facts, counts)
         reason, message = verdict or (None, "")
-        return Observation(reason, message, facts, counts)
+        if last is not None and last.details == facts and (last.reason, last.message) == (reason, message):
+            return self._repeated(last)
+        self._last = Observation(reason, message, facts, self._counts(facts))
+        return self._last
 
-    def _count_cpu(self, facts: dict[str, Json], counts: dict[str, float]) -> None:
+    def _repeated(self, last: Observation) -> Observation:
+        """Return the last observation again, as the same object: the monitor then has nothing to compare."""
+        if last.counts:  # they have been counted
+            self._last = last = Observation(last.reason, last.message, last.details)
+        return last
+
+    async def _look_for_successor(self, pidfile: Pidfile) -> None:
+        """Raise `Failure` when the process has ended or the pidfile names another one."""
+        if self._watched.ended:
+            raise self._end()
+        successor = await pidfile.successor_of(self._pid)
+        if successor is not None:
+            message = f"{self._config.address} names process {successor} now, no longer {self._pid}"
+            raise Failure(Reason.EXIT, message)
+
+    def _counts(self, facts: dict[str, Json]) -> dict[str, float]:
+        """Return what is new since the last probe: a restart before the first one, and CPU time after it."""
+        counts: dict[str, float] = {}
+        if self._last is None:
+            counts["restarts"] = self._restarts.since_last(self._process, self._unit_restarts)
         now = facts.get("cpu_seconds")
         if isinstance(now, float):
             if self._cpu_seconds is not None:
                 counts["cpu_seconds"] = max(now - self._cpu_seconds, 0.0)
             self._cpu_seconds = now
+        return counts
 
     def _ended(self) -> None:
         if not self.lost.done():
             self.lost.set_result(self._end())
 
     def _end(self) -> Failure:
-        return Failure(Reason.EXIT, f"process {self._process.pid} {self._watched.how()}")
+        return Failure(Reason.EXIT, f"process {self._pid} {self._watched.how()}")
 
 
 def _heartbeat(heartbeat: Heartbeat, timeout: float) -> FileReader[float]:

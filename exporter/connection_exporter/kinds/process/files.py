@@ -53,9 +53,14 @@ class FileReader(Generic[_T]):
         self._local_until = 0.0
         self._mounts_seen = 0.0
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the file is known to be on a local file system, so that reading it is quick."""
+        return time.monotonic() < self._local_until and self._mounts_seen == _MOUNTS.version()
+
     async def read(self) -> _T:
         """Return what ``read`` returns, or raise what it raises. Raises TimeoutError after ``timeout`` seconds."""
-        if time.monotonic() < self._local_until and self._mounts_seen == _MOUNTS.version():
+        if self.is_local:
             return self._call()
         try:
             async with asyncio.timeout(self._timeout):
