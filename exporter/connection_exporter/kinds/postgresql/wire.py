@@ -13,6 +13,7 @@ from connection_exporter.kinds.postgresql.errors import ErrorResponse, read_erro
 from connection_exporter.kinds.postgresql.messages import (
     ANSWER,
     IDLE,
+    SLICE,
     MessageSplitter,
     Violation,
     first_column_is_boolean,
@@ -85,6 +86,7 @@ class Wire(PacedProtocol):
     """
 
     _is_closed_by_owner = True
+    _least_slice = SLICE
 
     def __init__(self, where: str, pacer: Pacer) -> None:
         self.lost: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()

@@ -51,6 +51,7 @@ class WebsocketConnection(PacedProtocol):
     """One connection. ``greeting`` is the dialogue that follows the upgrade."""
 
     _is_closed_by_owner = True
+    _least_slice = _COMPRESSED_SLICE
 
     def __init__(self, config: WebsocketConfig, greeting: Sequence[Line], pacer: Pacer) -> None:
         self._loop = asyncio.get_running_loop()
