@@ -123,6 +123,21 @@ async def test_a_beat_that_reports_a_failure_is_a_bad_answer() -> None:
 
 
 @on_virtual_time
+async def test_an_answer_is_repeated_until_the_next_beat() -> None:
+    """As the same object, which counts no beat again."""
+    check = HeartbeatCheck(config(), Network(), clock=VirtualClock())
+    for failed in (False, True):
+        check.beat(Beat(failed=failed, message="120 rows"))
+        check.beat(Beat(failed=failed, message="130 rows"))
+        async with check.connect() as session:
+            first, second, third = [await session.probe() for _ in range(3)]
+        assert (first.counts, second.counts) == ({"beats": 2.0}, {})
+        assert (first.reason, first.message, first.details) == (second.reason, second.message, second.details)
+        assert first.details["message"] == "130 rows"
+        assert third is second
+
+
+@on_virtual_time
 async def test_a_forced_check_reports_the_present_state() -> None:
     """It waits for no beat, and is none."""
     async with monitored() as it:

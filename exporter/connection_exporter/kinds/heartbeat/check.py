@@ -65,6 +65,7 @@ class HeartbeatCheck:
         self._since = self._clock.monotonic()
         self._last: _Received | None = None
         self._uncounted = 0
+        self._repeated: Observation | None = None
 
     async def token(self) -> str | None:
         """Return the token that a beat must carry, or ``None``. Raises `Failure` if its file cannot be read."""
@@ -76,6 +77,7 @@ class HeartbeatCheck:
         """Take a beat."""
         self._last = _Received(beat, self._clock.monotonic(), self._clock.wall())
         self._uncounted += 1
+        self._repeated = None
 
     def notices_after(self) -> float:
         """Return `max_age`, in seconds."""
@@ -106,11 +108,21 @@ class HeartbeatCheck:
         return left
 
     def observe(self) -> Observation:
-        """Return what the last beat said. Raises `Failure` if it is too old, or if there is none."""
+        """Return what the last beat said, as the same object while there is no other.
+
+        Raises `Failure` if it is too old, or if there is none.
+        """
         self.time_left()
+        if self._uncounted:
+            counts, self._uncounted = {"beats": float(self._uncounted)}, 0
+            return self._observation(counts)
+        if self._repeated is None:
+            self._repeated = self._observation({})
+        return self._repeated
+
+    def _observation(self, counts: dict[str, float]) -> Observation:
         assert self._last is not None
-        beat, counts = self._last.beat, {"beats": float(self._uncounted)}
-        self._uncounted = 0
+        beat = self._last.beat
         details: dict[str, Json] = {
             "last_beat_timestamp_seconds": self._last.wall,
             "message": beat.message or None,
