@@ -5,32 +5,29 @@ An asyncio protocol around `websockets.client.ClientProtocol`, which does no I/O
 """
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Sequence
-from string import punctuation
 from typing import Final
-from urllib.parse import quote
 
-from websockets.client import ClientProtocol
 from websockets.exceptions import PayloadTooBig
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
-from websockets.typing import Subprotocol
-from websockets.uri import WebSocketURI
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
 from connection_exporter.kinds.websocket.config import WebsocketConfig
 from connection_exporter.kinds.websocket.dialogue import Captures, Line
 from connection_exporter.kinds.websocket.frames import FrameSplitter, InputLimits, too_large
-from connection_exporter.kinds.websocket.handshake import Upgrade, upgrade_from
+from connection_exporter.kinds.websocket.handshake import (
+    Upgrade,
+    client_protocol,
+    upgrade_from,
+    upgrade_request,
+)
 from connection_exporter.kinds.websocket.stream import Stream
 from connection_exporter.net import failure_from
 from connection_exporter.net.http1.reader import SLICE, HeadReader
-from connection_exporter.net.names import header_host
 from connection_exporter.net.pacing import PacedProtocol, Pacer
 
 UNSENT_LIMIT: Final = 1024 * 1024
@@ -42,9 +39,6 @@ _COMPRESSED_SLICE: Final = 256
 
 _DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _POLITE: Final = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)
-
-_log = logging.getLogger(f"{__name__}.driver")
-_log.setLevel(logging.ERROR)  # at debug level, websockets logs headers and messages, which hold secrets
 
 
 class WebsocketConnection(PacedProtocol):
@@ -60,13 +54,13 @@ class WebsocketConnection(PacedProtocol):
         self.upgrade: Upgrade | None = None
         self.stream = Stream(greeting, self._send_text, Captures(config.note_captured))
         self.probing = True
-        self._address = config.address
+        self._address = address = config.address
         self._limit = config.max_message_size
-        self._protocol = _protocol(config)
-        self._heads: HeadReader | None = HeadReader(config.address, tls_scheme="wss")
+        self._protocol = client_protocol(config)
+        self._heads: HeadReader | None = HeadReader(address, tls_scheme="wss")
         self._upgraded: asyncio.Future[Failure | None] = self._loop.create_future()
-        self._splitter = FrameSplitter(config.address, max_message_size=config.max_message_size)
-        self._limits = InputLimits(config.address, now=self.stream.quiet_since)
+        self._splitter = FrameSplitter(address, max_message_size=config.max_message_size)
+        self._limits = InputLimits(address, now=self.stream.quiet_since)
         self._slice = SLICE
         super().__init__(pacer)
         self._arrived = 0.0
@@ -83,13 +77,7 @@ class WebsocketConnection(PacedProtocol):
 
         A Host among the ``headers`` replaces the one that follows from the URL.
         """
-        request = self._protocol.connect()
-        if any(name.lower() == "host" for name, _ in headers):
-            del request.headers["Host"]
-        lines = [f"GET {request.path} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in (*request.headers.raw_items(), *headers)]
-        # Not by `send_request`: since version 16, it cannot send a character that ISO-8859-1 does not have.
-        self._write("\r\n".join([*lines, "", ""]).encode())
+        self._write(upgrade_request(self._protocol, headers))
         failure = await self._upgraded
         if failure is not None:
             raise failure
@@ -162,7 +150,7 @@ class WebsocketConnection(PacedProtocol):
                 if found is None:
                     return len(data)
                 head, frames = found
-                self._open(upgrade_from(head, self._address))
+                self._open(upgrade_from(head, self._protocol, self._address))
                 return len(data) - len(frames)
             return self._parse_frames(data)
         except Failure as failure:
@@ -170,13 +158,6 @@ class WebsocketConnection(PacedProtocol):
             return len(data)
 
     def _open(self, upgrade: Upgrade) -> None:
-        """Let `ClientProtocol` check the response. Raises `Failure`."""
-        self._protocol.receive_data(upgrade.response)
-        self._protocol.events_received()
-        refused = self._protocol.handshake_exc
-        if refused is not None:
-            problem = str(refused.__cause__ or refused)[:120]
-            raise Failure(Reason.PROTOCOL, f"{self._address} is not a WebSocket server: {problem}")
         self.upgrade = upgrade
         self._heads = None
         self._slice = _COMPRESSED_SLICE if upgrade.compression else _SLICE
@@ -278,17 +259,3 @@ class WebsocketConnection(PacedProtocol):
         if broken is not None and not isinstance(broken, EOFError):
             return Failure(Reason.PROTOCOL, f"{address} breaks the WebSocket protocol: {broken}")
         return failure or Failure(Reason.EOF, f"{address} closed the connection without a close frame")
-
-
-def _protocol(config: WebsocketConfig) -> ClientProtocol:
-    path, _, query = quote(config.path, safe=punctuation).partition("?")
-    return ClientProtocol(
-        WebSocketURI(config.tls is not None, header_host(config.host), config.port_in_use, path, query),
-        # memLevel 5 uses 12 KiB for compression where zlib's default uses 128.
-        extensions=[ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})]
-        if config.compression
-        else None,
-        subprotocols=[Subprotocol(name) for name in config.subprotocols] or None,
-        max_size=config.max_message_size,
-        logger=_log,
-    )

@@ -1,15 +1,26 @@
-"""Owns the answer to an upgrade request: what its headers mean. Must not know a socket.
+"""Owns the upgrade: the request, and what the headers of the response mean. Must not know a socket.
 
 websockets limits a header line to 8 KiB and 128 headers, and only environment variables change that. So the headers are
 read as those of any response are, and `websockets.client.ClientProtocol` gets those that concern it.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from string import punctuation
 from typing import Final
+from urllib.parse import quote
+
+from websockets.client import ClientProtocol
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.typing import Subprotocol
+from websockets.uri import WebSocketURI
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
+from connection_exporter.kinds.websocket.config import WebsocketConfig
 from connection_exporter.net.http1.head import Head
+from connection_exporter.net.names import header_host
 
 _LIST_ITEMS_LIMIT: Final = 100
 """Items in the headers that websockets parses. It takes 3 µs for each, and a real answer has fewer than ten."""
@@ -26,6 +37,9 @@ _BY_STATUS: Final = {
     429: Reason.SLOTS_FULL,
 }
 
+_log = logging.getLogger(f"{__name__}.driver")
+_log.setLevel(logging.ERROR)  # at debug level, websockets logs headers and messages, which hold secrets
+
 
 class UpgradeRefused(Failure):
     """The server has answered the upgrade request with another status than 101."""
@@ -37,36 +51,67 @@ class UpgradeRefused(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """A response with status 101.
+    """What a response with status 101 has agreed to."""
 
-    ``response`` has the headers that `ClientProtocol` needs to check it.
-    """
-
-    response: bytes
     subprotocol: str | None
     compression: bool
 
 
-def upgrade_from(head: Head, address: str) -> Upgrade:
-    """Return the upgrade that a response with ``head`` agrees to. Raises `Failure`."""
+def client_protocol(config: WebsocketConfig) -> ClientProtocol:
+    """Return the protocol of a new connection."""
+    path, _, query = quote(config.path, safe=punctuation).partition("?")
+    return ClientProtocol(
+        WebSocketURI(config.tls is not None, header_host(config.host), config.port_in_use, path, query),
+        # memLevel 5 uses 12 KiB for compression where zlib's default uses 128.
+        extensions=[ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})]
+        if config.compression
+        else None,
+        subprotocols=[Subprotocol(name) for name in config.subprotocols] or None,
+        max_size=config.max_message_size,
+        logger=_log,
+    )
+
+
+def upgrade_request(protocol: ClientProtocol, headers: Sequence[tuple[str, str]]) -> bytes:
+    """Return the request of a connection. A Host among the ``headers`` replaces the one that follows from the URL."""
+    request = protocol.connect()
+    if any(name.lower() == "host" for name, _ in headers):
+        del request.headers["Host"]
+    lines = [f"GET {request.path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in (*request.headers.raw_items(), *headers)]
+    # Not by `send_request`: since version 16, it cannot send a character that ISO-8859-1 does not have.
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def upgrade_from(head: Head, protocol: ClientProtocol, address: str) -> Upgrade:
+    """Return what a response with ``head`` agrees to, and open ``protocol``. Raises `Failure`."""
     if head.status != 101:
         raise _refusal(head, address)
-    headers = [(name, value) for name, value in head.headers if _is_checked(name)]
-    items = sum(1 + value.count(b",") + value.count(b";") for _, value in headers)
+    headers = [
+        (name, value)
+        for name, value in head.headers
+        if name in _CHECKED or name.startswith(b"sec-websocket-")
+    ]
+    listed = b",".join([value for _, value in headers])
+    items = 1 + listed.count(b",") + listed.count(b";")
     if items > _LIST_ITEMS_LIMIT:
-        problem = f"its upgrade headers list {items} items"
-        raise Failure(Reason.PROTOCOL, f"{address} is not a WebSocket server: {problem}")
+        raise _no_server(address, f"its upgrade headers list {items} items")
+    lines = [b"HTTP/1.1 101 ", *(b"%s: %s" % header for header in headers), b"", b""]
+    protocol.receive_data(b"\r\n".join(lines))
+    protocol.events_received()
+    refused = protocol.handshake_exc
+    if refused is not None:
+        raise _no_server(address, str(refused.__cause__ or refused)[:120])
     values = dict(headers)
     subprotocol = values.get(b"sec-websocket-protocol")
     return Upgrade(
-        b"".join([b"HTTP/1.1 101 \r\n", *(b"%s: %s\r\n" % header for header in headers), b"\r\n"]),
         subprotocol.decode("latin-1") if subprotocol is not None else None,
         b"sec-websocket-extensions" in values,
     )
 
 
-def _is_checked(name: bytes) -> bool:
-    return name in _CHECKED or name.startswith(b"sec-websocket-")
+def _no_server(address: str, problem: str) -> Failure:
+    return Failure(Reason.PROTOCOL, f"{address} is not a WebSocket server: {problem}")
 
 
 def _refusal(head: Head, address: str) -> Failure:
