@@ -13,8 +13,10 @@ from connection_exporter.kinds.websocket.frames import (
     FRAMES_AT_ONCE,
     FRAMES_PER_SECOND,
     FRAMES_PER_SLICE,
+    PONG,
     FrameSplitter,
     InputLimits,
+    ping,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from support.websocket_servers import frame
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 CONTROL = st.builds(frame, st.sampled_from([0x89, 0x8A]), st.binary(max_size=125))
@@ -138,6 +141,18 @@ def test_a_server_may_send_faster_than_the_exporter_reads_for_a_while_only() -> 
     failure = receive(BEHIND_FOR * 1.1, step=0.01, behind=True)
     assert failure is not None
     assert "than the exporter can read" in failure.message
+
+
+def test_a_server_answers_a_ping_with_its_payload() -> None:
+    """The ping is masked, and its pong is not. No two pings are alike."""
+    server = ServerProtocol(state=State.OPEN)
+    payloads = set()
+    for _ in range(100):
+        sent, payload = ping()
+        server.receive_data(sent)
+        assert server.data_to_send() == [PONG + payload]
+        payloads.add(payload)
+    assert len(payloads) == 100
 
 
 def _split_all(splitter: FrameSplitter, sent: bytes) -> None:

@@ -5,6 +5,7 @@ many megabytes, or a small one that inflates to as many, would block the event l
 long data frame on as several fragments, which have the same meaning (RFC 6455, section 5.4).
 """
 
+import os
 from typing import Final
 
 from connection_exporter.core.health import Reason
@@ -34,11 +35,26 @@ _LONGEST_GAP: Final = 0.1
 FRAMES_PER_SLICE: Final = 32
 """Frames that are parsed at once. `ClientProtocol` takes up to 20 µs for each."""
 
+_PING: Final = b"\x89\x84"  # it is masked, as every frame from a client is
+PONG: Final = b"\x8a\x04"
+"""The header of a pong with 4 bytes of payload, as our pings have."""
+
 _FIN: Final = 0x80
 _OPCODE: Final = 0x0F
 _CONTROL: Final = 0x08
 _MASK: Final = 0x80
 _CONTROL_PAYLOAD_LIMIT: Final = 125
+
+
+def ping() -> tuple[bytes, bytes]:
+    """Return a ping, and its random payload.
+
+    The key that masks the payload is random as well (RFC 6455, section 5.3), and so is the result. That is why the key
+    and the masked payload can be drawn together, and the payload follows from them.
+    """
+    drawn = os.urandom(8)
+    payload = int.from_bytes(drawn[:4]) ^ int.from_bytes(drawn[4:])
+    return _PING + drawn, payload.to_bytes(4)
 
 
 class FrameSplitter:
@@ -67,6 +83,11 @@ class FrameSplitter:
         self._final = False  # whether the frame that is being split ends its message
         self._fragments = 0
         self._rest = b""  # the beginning of a header or of a control frame
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether the next byte is the first one of a frame."""
+        return not self.payload_left and not self._rest
 
     def split(self, data: bytes) -> tuple[bytes, int]:
         """Return the next bytes for `ClientProtocol`, with no incomplete frame, and how much of ``data`` they cover.
