@@ -42,6 +42,25 @@ class Compressed(NamedTuple):
     length: int
 
 
+class Compressor:
+    """Compresses texts one after the other. One of 20 KB takes 25 us, and 41 if it has a compressor of its own."""
+
+    def __init__(self) -> None:
+        self._deflate = deflate.compressobj(_LEVEL, zlib.DEFLATED, -_WINDOW)
+
+    def blocks(self, texts: Iterable[bytes]) -> Compressed:
+        """Compress a text that is given in pieces. They are joined first: isal finds next to nothing in short ones.
+
+        After a full flush, the compressor refers to nothing that came before it.
+        """
+        blocks, crc, length = [], 0, 0
+        for text in in_parts(texts):
+            blocks.append(self._deflate.compress(text))
+            crc, length = deflate.crc32(text, crc), length + len(text)
+        blocks.append(self._deflate.flush(zlib.Z_FULL_FLUSH))
+        return Compressed(b"".join(blocks), crc, length)
+
+
 class Text:
     """A text that is likely to be sent again. It is kept compressed, once it has been, and no longer plain."""
 
@@ -59,10 +78,10 @@ class Text:
         assert self._compressed is not None
         return deflate.decompress(self._compressed.blocks + _LAST, -zlib.MAX_WBITS)
 
-    def compressed(self) -> Compressed:
-        """Return its compressed form."""
+    def compressed(self, compressor: Compressor) -> Compressed:
+        """Return its compressed form, which ``compressor`` makes if it is not kept yet."""
         if self._compressed is None:
-            self._compressed = _deflated([self.plain()])
+            self._compressed = compressor.blocks([self.plain()])
             self._plain = None
         return self._compressed
 
@@ -104,22 +123,12 @@ def _gzip(pieces: Iterable[Piece]) -> Iterator[bytes]:
 
 
 def _compressed(pieces: Iterable[Piece]) -> Iterator[Compressed]:
+    compressor = Compressor()
     for is_kept, group in groupby(pieces, lambda piece: isinstance(piece, Text)):
         if is_kept:
-            yield from (piece.compressed() for piece in group if isinstance(piece, Text))
+            yield from (piece.compressed(compressor) for piece in group if isinstance(piece, Text))
         else:
-            yield _deflated(map(_plain, group))
-
-
-def _deflated(texts: Iterable[bytes]) -> Compressed:
-    """Compress a text that is given in pieces. They are joined first: isal finds next to nothing in short ones."""
-    compressor = deflate.compressobj(_LEVEL, zlib.DEFLATED, -_WINDOW)
-    blocks, crc, length = [], 0, 0
-    for text in in_parts(texts):
-        blocks.append(compressor.compress(text))
-        crc, length = deflate.crc32(text, crc), length + len(text)
-    blocks.append(compressor.flush(zlib.Z_FULL_FLUSH))
-    return Compressed(b"".join(blocks), crc, length)
+            yield compressor.blocks(map(_plain, group))
 
 
 def _zstd(pieces: Iterable[Piece]) -> Iterator[bytes]:
