@@ -20,24 +20,47 @@ from connection_exporter.web.families import (
     spent,
     spent_until,
 )
-from connection_exporter.web.samples import label_pairs, number
+from connection_exporter.web.samples import label_pairs, number, numbers
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.utils import floatToGoString
 
-EDGES = (0, 0.0, -0.0, 1, -1, 999_999, 1_000_000, -1_000_000, 999_999.5, 1e6, 1e21, 1e-7, True, False)
+EDGES = (
+    0,
+    0.0,
+    -0.0,
+    1,
+    -1,
+    999_999,
+    1_000_000,
+    -1_000_000,
+    999_999.5,
+    1e6,
+    1e21,
+    1e-4,
+    9.9e-5,
+    1e-7,
+    True,
+    False,
+)
 TIMES = (1e9, 1.7e9, 1_700_000_000.125, 9_999_999_999.5, 1e10)
 
 
-@given(
+NUMBERS = (
     st.floats()
-    | st.floats(9e8, 2e10)
+    | st.floats(0, 2e10)
+    | st.floats(0, 1e-3)
     | st.integers(-(10**17), 10**17)
     | st.sampled_from((*EDGES, *TIMES, math.inf, -math.inf, math.nan))
 )
-def test_a_number_is_written_as_the_reference_library_does(value: float) -> None:
-    """Any."""
-    assert number(value) == floatToGoString(value)  # type: ignore[no-untyped-call,unused-ignore]
+
+
+@given(st.lists(NUMBERS, max_size=20))
+def test_a_number_is_written_as_the_reference_library_does(values: list[float]) -> None:
+    """Any, by itself and among others."""
+    expected = [floatToGoString(value) for value in values]  # type: ignore[no-untyped-call,unused-ignore]
+    assert [number(value) for value in values] == expected
+    assert numbers(values) == expected
 
 
 @pytest.mark.parametrize("events", [(), (Event.BEGUN,), (Event.BEGUN, Event.ANSWERED_GOOD), (Event.STOPPED,)])
@@ -53,7 +76,7 @@ def test_the_one_number_that_moves_fits_between_the_lines_that_do_not(
     now = record.entered + later
     parts = spent(record, label_pairs(record))
     record.seconds_in[record.status] += now - record.entered
-    assert spent_until(now, [parts, parts]) == STATE_SECONDS.text([(record, label_pairs(record))]) * 2
+    assert spent_until(now, [parts, parts]) == STATE_SECONDS.text([record], [label_pairs(record)]) * 2
 
 
 @given(st.lists(st.floats(0, 10), max_size=20), st.integers(0, 10**7), st.sampled_from(["tcp", "a%sb", "%d"]))
@@ -68,7 +91,7 @@ def test_a_histogram_is_written_as_if_each_line_was(values: list[float], more: i
     record.histograms["it"] = histogram
     family = family_of(Metric("connection_it", "It.", MetricType.HISTOGRAM, "it", histogram.bounds))
     name, counts = f'name="{record.name}"', [floatToGoString(count) for count in histogram.cumulative()]  # type: ignore[no-untyped-call,unused-ignore]
-    assert family.text([(record, label_pairs(record))]).splitlines() == [
+    assert family.text([record], [label_pairs(record)]).splitlines() == [
         *(
             f'connection_it_bucket{{kind="{kind}",le="{bound}",{name}}} {count}'
             for bound, count in zip(("0.5", "1.0", "5.0", "+Inf"), counts, strict=True)

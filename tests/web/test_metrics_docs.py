@@ -65,7 +65,7 @@ def exposed() -> set[Notice]:
     labels["connection_state_seconds_total"].add("state")  # written at each scrape
     for record in board.records():
         for family in FAMILIES:
-            labels[family.name] |= labels_in(family.text([(record, label_pairs(record))]))
+            labels[family.name] |= labels_in(family.text([record], [label_pairs(record)]))
         for metric in record.service.check.traits.metrics:
             found.add(Notice(metric.name, metric.type.value, frozenset({"name", "kind"})))
     found |= {Notice(family.name, family.type.value, frozenset(labels[family.name])) for family in FAMILIES}

@@ -3,7 +3,7 @@
 Docs, rules and dashboards are compared with this list.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from connection_exporter.core.health import Status, Verdict
@@ -11,13 +11,12 @@ from connection_exporter.kind import Metric, MetricType, Service
 from connection_exporter.monitor.record import Record
 from connection_exporter.web.samples import (
     Family,
-    Shown,
     around,
     escape,
     family_of_histograms,
     family_of_labelled_values,
     family_of_values,
-    number,
+    numbers,
 )
 
 _NUMBERS: Final = (bool, int, float)
@@ -37,46 +36,39 @@ class Spent(NamedTuple):
 
 def spent(record: Record, labels: str) -> Spent:
     """Return the parts of the lines of `STATE_SECONDS`."""
-    lines = STATE_SECONDS.text(((record, labels),)).splitlines(keepends=True)
+    lines = STATE_SECONDS.text([record], [labels]).splitlines(keepends=True)
     at = list(record.seconds_in).index(record.status)
     name, _, _ = lines[at].rpartition(" ")
     before, after = "".join((*lines[:at], name, " ")), "".join(("\n", *lines[at + 1 :]))
     return Spent(before, record.seconds_in[record.status], record.entered, after)
 
 
-def spent_until(now: float, services: Iterable[Spent]) -> str:
-    """Return the lines of each service: only one number of five is written, 0.5 us instead of 7.5.
+def spent_until(now: float, services: Sequence[Spent]) -> str:
+    """Return the lines of each service: only one number of five is written, 0.4 us instead of 7.5.
 
     The exact sum is the one that the board makes at a transition, or a counter could fall by a bit. A status that was
     entered after ``now`` has got no seconds yet.
     """
-    return "".join(
-        [
-            f"{before}{number(seconds + (now - since) if now > since else seconds)}{after}"
-            for before, seconds, since, after in services
-        ]
-    )
+    every = [seconds + (now - since) if now > since else seconds for _, seconds, since, _ in services]
+    texts = zip(services, numbers(every), strict=True)
+    return "".join([f"{before}{text}{after}" for (before, _, _, after), text in texts])
 
 
 def family_of(metric: Metric) -> Family:
     """Return the family that shows a kind's own metric."""
     source = metric.source
-    if metric.type is MetricType.COUNTER:
-        return family_of_values(
-            metric.name, metric.help, metric.type, lambda r: r.counters.get(source), measured=True
-        )
     if metric.type is MetricType.HISTOGRAM:
         return family_of_histograms(metric.name, metric.help, lambda r: r.histograms.get(source))
 
-    def each(services: Iterable[Shown]) -> list[str]:
-        return [
-            f"{metric.name}{{{labels}}} {number(value)}\n"
-            if isinstance(value := record.details.get(source), _NUMBERS)
-            else ""
-            for record, labels in services
-        ]
+    def counts(records: Sequence[Record]) -> list[float | None]:
+        return [record.counters.get(source) for record in records]
 
-    return Family(metric.name, metric.help, metric.type, each, measured=True)
+    def values(records: Sequence[Record]) -> list[float | None]:
+        found = [record.details.get(source) for record in records]
+        return [value if isinstance(value, _NUMBERS) else None for value in found]
+
+    read = counts if metric.type is MetricType.COUNTER else values
+    return family_of_values(metric.name, metric.help, metric.type, read, measured=True)
 
 
 def _info(service: Service, labels: str) -> str:
@@ -88,20 +80,23 @@ def _info(service: Service, labels: str) -> str:
     return f'connection_info{{{kind},group="{escape(service.about.group or "")}",kind={name}}} 1.0\n'
 
 
-def _up(record: Record) -> float | None:
-    return None if record.status is Status.UNKNOWN else float(record.status is Status.HEALTHY)
+def _up(records: Sequence[Record]) -> list[float | None]:
+    return [None if r.status is Status.UNKNOWN else r.status is Status.HEALTHY for r in records]
 
 
-def _canary_up(record: Record) -> float | None:
-    canary = record.health.canary
-    return None if canary is Verdict.NONE else float(canary is Verdict.GOOD)
+def _canary_up(records: Sequence[Record]) -> list[float | None]:
+    canaries = [record.health.canary for record in records]
+    return [None if canary is Verdict.NONE else canary is Verdict.GOOD for canary in canaries]
 
 
-def _gauge(name: str, text: str, read: Callable[[Record], float | None], *, measured: bool = False) -> Family:
+_Read = Callable[[Sequence[Record]], Sequence[float | None]]
+
+
+def _gauge(name: str, text: str, read: _Read, *, measured: bool = False) -> Family:
     return family_of_values(name, text, MetricType.GAUGE, read, measured=measured)
 
 
-def _counter(name: str, text: str, read: Callable[[Record], float], *, measured: bool = False) -> Family:
+def _counter(name: str, text: str, read: _Read, *, measured: bool = False) -> Family:
     return family_of_values(name, text, MetricType.COUNTER, read, measured=measured)
 
 
@@ -120,7 +115,7 @@ FAMILIES: Final = (
     _gauge(
         "connection_status",
         "Status: 0 unknown, 1 healthy, 2 connecting, 3 unhealthy, 4 disconnected.",
-        lambda r: r.status.code,
+        lambda records: [r.status.code for r in records],
     ),
     family_of_labelled_values(
         "connection_state",
@@ -129,35 +124,43 @@ FAMILIES: Final = (
         "state",
         lambda r: _STATES[r.status],
     ),
-    _gauge("connection_session_up", "Whether a session is held.", lambda r: r.health.session_up),
+    _gauge(
+        "connection_session_up",
+        "Whether a session is held.",
+        lambda records: [r.health.session_up for r in records],
+    ),
     _gauge(
         "connection_canary_up",
         "Whether the last fresh connection was good; absent until there is one.",
         _canary_up,
     ),
-    _gauge("connection_retries", "Failed attempts in a row.", lambda r: r.health.retry_count),
+    _gauge(
+        "connection_retries",
+        "Failed attempts in a row.",
+        lambda records: [r.health.retry_count for r in records],
+    ),
     _gauge(
         "connection_next_attempt_timestamp_seconds",
         "When the next attempt is planned, in seconds since the epoch.",
-        lambda r: r.next_attempt_at,
+        lambda records: [r.next_attempt_at for r in records],
         measured=True,
     ),
     _gauge(
         "connection_last_check_timestamp_seconds",
         "When the last check ended, in seconds since the epoch.",
-        lambda r: r.last_check_at,
+        lambda records: [r.last_check_at for r in records],
         measured=True,
     ),
     _gauge(
         "connection_last_success_timestamp_seconds",
         "When the last good answer came, in seconds since the epoch.",
-        lambda r: r.last_success_at,
+        lambda records: [r.last_success_at for r in records],
         measured=True,
     ),
     _gauge(
         "connection_last_transition_timestamp_seconds",
         "When the status last changed, in seconds since the epoch.",
-        lambda r: r.status_since_at,
+        lambda records: [r.status_since_at for r in records],
     ),
     family_of_labelled_values(
         "connection_detection_bound_seconds",
@@ -171,7 +174,7 @@ FAMILIES: Final = (
         "connection_info",
         "What is monitored, whether it is critical, and its group.",
         MetricType.GAUGE,
-        lambda services: [_info(record.service, labels) for record, labels in services],
+        lambda records, labels: [_info(r.service, p) for r, p in zip(records, labels, strict=True)],
         fixed=True,
     ),
     family_of_labelled_values(
@@ -184,13 +187,18 @@ FAMILIES: Final = (
     _gauge(
         "connection_alert_announced",
         "An alert about the service is open that an Alertmanager has accepted directly; absent otherwise.",
-        lambda r: 1.0 if r.announced else None,
+        lambda records: [1.0 if r.announced else None for r in records],
     ),
-    _counter("connection_checks_total", "Checks that ended.", lambda r: r.checks, measured=True),
+    _counter(
+        "connection_checks_total",
+        "Checks that ended.",
+        lambda records: [r.checks for r in records],
+        measured=True,
+    ),
     _counter(
         "connection_check_failures_total",
         "Checks that ended without a good answer.",
-        lambda r: r.check_failures,
+        lambda records: [r.check_failures for r in records],
     ),
     family_of_labelled_values(
         "connection_check_failures_by_reason_total",
@@ -199,12 +207,18 @@ FAMILIES: Final = (
         "reason",
         lambda r: sorted(r.failures_by_reason.items()),
     ),
-    _counter("connection_sessions_total", "Sessions that came up.", lambda r: r.sessions),
-    _counter("connection_sessions_lost_total", "Sessions that were lost.", lambda r: r.sessions_lost),
+    _counter(
+        "connection_sessions_total", "Sessions that came up.", lambda records: [r.sessions for r in records]
+    ),
+    _counter(
+        "connection_sessions_lost_total",
+        "Sessions that were lost.",
+        lambda records: [r.sessions_lost for r in records],
+    ),
     _counter(
         "connection_outages_total",
         "Times the service stopped being healthy for longer than a reconnect.",
-        lambda r: r.outages,
+        lambda records: [r.outages for r in records],
     ),
     family_of_labelled_values(
         "connection_transitions_total",

@@ -22,7 +22,7 @@ from connection_exporter.web.families import (
     spent_until,
 )
 from connection_exporter.web.rendering import Slices
-from connection_exporter.web.samples import Family, Shown, label_pairs
+from connection_exporter.web.samples import Family, label_pairs
 
 _MOST: Final = 200
 """Services whose lines of one family are written, joined or compressed at once: less than a millisecond."""
@@ -108,12 +108,11 @@ class Sheet:
 class _Row:
     """A service: its record, the label pairs of its samples, and the families that its kind brings with it."""
 
-    __slots__ = ("_families", "_metrics", "_service", "labels", "lasting", "own", "record")
+    __slots__ = ("_families", "_metrics", "_service", "labels", "own", "record")
 
     def __init__(self, record: Record, families: dict[str, Family]) -> None:
         self.record = record
         self.labels = label_pairs(record)
-        self.lasting = -1
         self.own: tuple[Family, ...] = ()
         self._families = families
         self._metrics: tuple[Metric, ...] | None = None
@@ -135,11 +134,6 @@ class _Row:
         is_new, self._service = self._service is not self.record.service, self.record.service
         return is_new
 
-    @property
-    def shown(self) -> Shown:
-        """What a family needs to write the lines."""
-        return self.record, self.labels
-
     def likeness(self) -> tuple[float, str]:
         """Return what the services of a cohort should share: how often they are checked, and their families."""
         return self.record.service.policy.interval, self.record.service.kind
@@ -155,6 +149,8 @@ class _Block:
 
     def __init__(self, rows: list[_Row]) -> None:
         self._rows = rows
+        self._records = [row.record for row in rows]
+        self._lasting = [-1] * len(rows)
         self._lines = {family.name: [b""] * len(rows) for family in _LASTING}
         self._kept: dict[str, Piece] = {}
         self._spent = [Spent("", 0.0, 0.0, "")] * len(rows)
@@ -180,24 +176,26 @@ class _Block:
         return self._kept[family.name]
 
     def _stale(self) -> list[int]:
-        rows = enumerate(self._rows)
-        return [place for place, row in rows if row.lasting != row.record.version - row.record.steady]
+        lasting = [record.version - record.steady for record in self._records]
+        if lasting == self._lasting:
+            return []
+        return [place for place, version in enumerate(lasting) if version != self._lasting[place]]
 
     def _renew(self, places: list[int]) -> None:
-        rows = [self._rows[place] for place in places]
-        new = [place for place, row in zip(places, rows, strict=True) if row.take_service()]
+        rows = [(place, self._rows[place]) for place in places]
+        new = [place for place, row in rows if row.take_service()]
         for family in _CHANGING:
             self._write(family, places)
         if new:
             for family in _FIXED:
                 self._write(family, new)
-        for place, row in zip(places, rows, strict=True):
+        for place, row in rows:
             self._spent[place] = spent(row.record, row.labels)
-            row.lasting = row.record.version - row.record.steady
+            self._lasting[place] = row.record.version - row.record.steady
 
     def _write(self, family: Family, places: list[int]) -> None:
         lines = self._lines[family.name]
-        texts = family.each([self._rows[place].shown for place in places])
+        texts = family.each(*_columns([self._rows[place] for place in places]))
         for place, text in zip(places, texts, strict=True):
             if (line := text.encode()) != lines[place]:
                 lines[place] = line
@@ -214,13 +212,18 @@ class _Cohort:
 
     def __init__(self, rows: list[_Row]) -> None:
         self.rows = rows
+        self._records = [row.record for row in rows]
         self.texts: dict[str, Piece] = {}
         self._versions = [-1] * len(rows)
 
     def changed(self) -> list[_Row]:
         """Return the services that have changed since their lines were written."""
-        versions = zip(self.rows, self._versions, strict=True)
-        return [row for row, version in versions if row.record.version != version]
+        versions = [record.version for record in self._records]
+        if versions == self._versions:
+            return []
+        return [
+            row for row, now, then in zip(self.rows, versions, self._versions, strict=True) if now != then
+        ]
 
     def unchanged(self) -> list[_Row]:
         """Return those that have not."""
@@ -231,20 +234,27 @@ class _Cohort:
         """Write the lines."""
         self._versions = [row.version for row in self.rows]
         texts: dict[str, list[str]] = {}
-        for family, rows in self._families():
-            texts.setdefault(family.name, []).append(family.text([row.shown for row in rows]))
-            await slices.pause_if_due()
+        for families, rows in self._families():
+            records, labels = _columns(rows)
+            for family in families:
+                texts.setdefault(family.name, []).append(family.text(records, labels))
+                await slices.pause_if_due()
         keep = kept if len(self.rows) >= _FEW else bytes  # fewer will be written anew at the next scrape
         self.texts = {name: keep("".join(parts).encode()) for name, parts in texts.items()}
 
-    def _families(self) -> Iterator[tuple[Family, list[_Row]]]:
-        """Yield the families, and the services that have each. Several kinds may have the same family."""
+    def _families(self) -> Iterator[tuple[tuple[Family, ...], list[_Row]]]:
+        """Yield families, and the services that have each. Several kinds may have the same family."""
         kinds: dict[int, list[_Row]] = {}
         for row in self.rows:
             kinds.setdefault(id(row.own), []).append(row)
-        yield from ((family, self.rows) for family in _MEASURED)
+        yield _MEASURED, self.rows
         for rows in kinds.values():
-            yield from ((family, rows) for family in rows[0].own)
+            yield rows[0].own, rows
+
+
+def _columns(rows: list[_Row]) -> tuple[list[Record], list[str]]:
+    """Return what a family needs to write the lines of services."""
+    return [row.record for row in rows], [row.labels for row in rows]
 
 
 @cache

@@ -3,50 +3,50 @@
 Tests compare every byte with prometheus_client.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Final
 
 from prometheus_client.utils import floatToGoString
+from pydantic_core import to_json
 
 from connection_exporter.kind import MetricType
 from connection_exporter.monitor.record import Histogram, Record
 
 _PLAIN: Final = 1e6
 """From here on the reference library writes an exponent."""
-_LATELY: Final = 1e9
-"""From here on, and below ten times as much, are the timestamps from 2001 to 2286."""
+_LARGE: Final = 1e10
+"""From here on, the exponent has two digits. Timestamps are below until 2286."""
+_SMALL: Final = 1e-4
+"""Below, Python writes an exponent, JSON does not always."""
 _SERVICE: Final = "\0"
 """Stands for the label pair of a service's name."""
-
-Shown = tuple[Record, str]
-"""A record, and the label pairs that every sample of its service has (``kind="…",name="…"``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """A metric family.
 
-    ``each`` returns the sample lines of each service, ended by a newline: of many at once, since calling a function for
-    each takes as long as writing a line. ``measured`` says that a check may change them even if its answer is as good
-    as the last one, ``fixed`` that no check does.
+    ``each`` returns the sample lines of each service, ended by a newline, from the records and their `label_pairs`: of
+    many at once, since calling a function for each takes as long as writing a line. ``measured`` says that a check may
+    change them even if its answer is as good as the last one, ``fixed`` that no check does.
     """
 
     name: str
     help: str
     type: MetricType
-    each: Callable[[Iterable[Shown]], list[str]]
+    each: Callable[[Sequence[Record], Sequence[str]], list[str]]
     measured: bool = False
     fixed: bool = False
 
-    def text(self, services: Iterable[Shown]) -> str:
+    def text(self, records: Sequence[Record], labels: Sequence[str]) -> str:
         """Return the sample lines of all of these services."""
-        return "".join(self.each(services))
+        return "".join(self.each(records, labels))
 
 
 def label_pairs(record: Record) -> str:
-    """Return the label pairs that every sample of a service has."""
+    """Return the label pairs that every sample of a service has (``kind="…",name="…"``)."""
     return f'kind="{record.service.kind}",name="{record.name}"'
 
 
@@ -71,26 +71,49 @@ def number(value: float) -> str:
         if type(value) is float:
             return repr(value)
         return f"{value}.0" if type(value) is int else repr(float(value))
-    if _LATELY <= value < 10 * _LATELY:
-        digits = repr(float(value))  # 0.8 us, where the reference library takes 1.3; each check brings three
-        return f"{digits[0]}.{digits[1:10]}{digits[11:]}".rstrip("0.") + "e+09"
+    if _PLAIN <= value < _LARGE:
+        return _with_exponent(repr(float(value)))
     return floatToGoString(value)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
+
+
+def numbers(values: Sequence[float]) -> list[str]:
+    """Return each of ``values`` as `number` does. pydantic finds the digits in 0.15 us, where Python takes 0.6."""
+    if not values:
+        return []
+    floats = [*map(float, values)]
+    return [
+        digits
+        if _SMALL <= value < _PLAIN or value == 0.0
+        else _with_exponent(digits)
+        if _PLAIN <= value < _LARGE
+        else number(value)
+        for value, digits in zip(floats, to_json(floats)[1:-1].decode().split(","), strict=True)
+    ]
+
+
+def _with_exponent(digits: str) -> str:
+    """Move the decimal point behind the first digit: in half of the time that the reference library takes."""
+    point = digits.index(".")
+    mantissa = f"{digits[0]}.{digits[1:point]}{digits[point + 1 :]}"
+    return f"{mantissa.rstrip('0.')}e+0{point - 1}"
 
 
 def family_of_values(
     name: str,
     help_text: str,
     of_type: MetricType,
-    read: Callable[[Record], float | None],
+    read: Callable[[Sequence[Record]], Sequence[float | None]],
     *,
     measured: bool = False,
 ) -> Family:
-    """Return a family with one sample for each service for which ``read`` returns a number."""
+    """Return a family with one sample for each service for which ``read`` returns a number and not ``None``."""
 
-    def each(services: Iterable[Shown]) -> list[str]:
+    def each(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
+        values = read(records)
+        texts = iter(numbers([value for value in values if value is not None]))
         return [
-            "" if (value := read(record)) is None else f"{name}{{{labels}}} {number(value)}\n"
-            for record, labels in services
+            "" if value is None else f"{name}{{{pairs}}} {next(texts)}\n"
+            for value, pairs in zip(values, labels, strict=True)
         ]
 
     return Family(name, help_text, of_type, each, measured)
@@ -112,8 +135,9 @@ def family_of_labelled_values(
         keys, values = zip(*pairs, strict=True)
         return (_labelled_lines(name, kind, label, keys) % (*map(number, values),)).replace(_SERVICE, service)
 
-    def each(services: Iterable[Shown]) -> list[str]:
-        return [lines(pairs, labels) if (pairs := read(record)) else "" for record, labels in services]
+    def each(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
+        every = zip(map(read, records), labels, strict=True)
+        return [lines(pairs, of_service) if pairs else "" for pairs, of_service in every]
 
     return Family(name, help_text, of_type, each, fixed=fixed)
 
@@ -129,18 +153,20 @@ def _labelled_lines(name: str, kind: str, label: str, keys: tuple[str, ...]) -> 
 def family_of_histograms(name: str, help_text: str, read: Callable[[Record], Histogram | None]) -> Family:
     """Return a family with a histogram for each service for which ``read`` returns one."""
 
-    def lines(histogram: Histogram, labels: str) -> str:
+    def lines(histogram: Histogram, total: str, labels: str) -> str:
         kind, _, service = labels.partition(",")
         counts = (*histogram.cumulative(),)
         small = counts[-1] < _PLAIN
         form = _histogram_lines(name, kind, histogram.bounds, "%d.0" if small else "%s")
         every = counts if small else (*map(number, counts),)
-        return (form % (*every, every[-1], number(histogram.sum))).replace(_SERVICE, service)
+        return (form % (*every, every[-1], total)).replace(_SERVICE, service)
 
-    def each(services: Iterable[Shown]) -> list[str]:
+    def each(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
+        histograms = [*map(read, records)]
+        sums = iter(numbers([histogram.sum for histogram in histograms if histogram is not None]))
         return [
-            "" if (histogram := read(record)) is None else lines(histogram, labels)
-            for record, labels in services
+            "" if histogram is None else lines(histogram, next(sums), pairs)
+            for histogram, pairs in zip(histograms, labels, strict=True)
         ]
 
     return Family(name, help_text, MetricType.HISTOGRAM, each, measured=True)
