@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import groupby
 from typing import Final, NamedTuple
 
 from connection_exporter.web.rendering import in_parts
@@ -48,15 +47,15 @@ class Compressor:
     def __init__(self) -> None:
         self._deflate = deflate.compressobj(_LEVEL, zlib.DEFLATED, -_WINDOW)
 
-    def blocks(self, texts: Iterable[bytes]) -> Compressed:
-        """Compress a text that is given in pieces. They are joined first: isal finds next to nothing in short ones.
+    def blocks(self, parts: Iterable[bytes]) -> Compressed:
+        """Compress a text that is given in parts. isal finds next to nothing in short ones.
 
         After a full flush, the compressor refers to nothing that came before it.
         """
         blocks, crc, length = [], 0, 0
-        for text in in_parts(texts):
-            blocks.append(self._deflate.compress(text))
-            crc, length = deflate.crc32(text, crc), length + len(text)
+        for part in parts:
+            blocks.append(self._deflate.compress(part))
+            crc, length = deflate.crc32(part, crc), length + len(part)
         blocks.append(self._deflate.flush(zlib.Z_FULL_FLUSH))
         return Compressed(b"".join(blocks), crc, length)
 
@@ -115,20 +114,28 @@ _combine: Final[Callable[[int, int, int], int]] = getattr(deflate, "crc32_combin
 def _gzip(pieces: Iterable[Piece]) -> Iterator[bytes]:
     """Yield one member of gzip. Each piece could have one of its own, but some clients read only one."""
     crc = length = 0
-    yield _HEAD
+    blocks = [_HEAD]
     for text in _compressed(pieces):
-        yield text.blocks
+        blocks.append(text.blocks)
         crc, length = _combine(crc, text.crc, text.length), length + text.length
-    yield _LAST + struct.pack("<LL", crc, length & 0xFFFFFFFF)
+    blocks.append(_LAST + struct.pack("<LL", crc, length & 0xFFFFFFFF))
+    yield b"".join(blocks)
 
 
 def _compressed(pieces: Iterable[Piece]) -> Iterator[Compressed]:
+    """Yield the pieces that are kept, and what is between two of them."""
     compressor = Compressor()
-    for is_kept, group in groupby(pieces, lambda piece: isinstance(piece, Text)):
-        if is_kept:
-            yield from (piece.compressed(compressor) for piece in group if isinstance(piece, Text))
-        else:
-            yield compressor.blocks(map(_plain, group))
+    between: list[bytes] = []
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            between.append(piece)
+            continue
+        if between:
+            yield compressor.blocks(in_parts(between))
+            between = []
+        yield piece.compressed(compressor)
+    if between:
+        yield compressor.blocks(in_parts(between))
 
 
 def _zstd(pieces: Iterable[Piece]) -> Iterator[bytes]:

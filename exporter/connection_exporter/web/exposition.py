@@ -80,14 +80,12 @@ class Exposition:
         await self._sheet.renew(slices)
         pieces: list[Piece] = []
         for family, texts in self._sheet.families(compressed=compressed):
-            head = header(family, openmetrics=openmetrics).encode()
-            for text in texts:
-                if text and head:
-                    pieces.append(self._kept_head(head) if isinstance(text, Text) else head)
-                    head = b""
-                if text:
-                    pieces.append(text)
-                await slices.pause_if_due()
+            found = [text for text in texts if text]
+            if found:
+                head = header(family, openmetrics=openmetrics).encode()
+                pieces.append(self._kept_head(head) if isinstance(found[0], Text) else head)
+                pieces += found
+            await slices.pause_if_due()
         return pieces
 
     def _kept_head(self, head: bytes) -> Text:
