@@ -4,16 +4,15 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from types import TracebackType
 from typing import Final, TypeVar
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
 from connection_exporter.net.client_tls import ClientTls
 from connection_exporter.net.dial import Link
-from connection_exporter.net.failures import translated
+from connection_exporter.net.failures import failure_from, translated
 from connection_exporter.net.pacing import Pacer, raw_transport
 from connection_exporter.net.resumption import Resumption
 
@@ -21,45 +20,57 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 _CLOSED: Final = "closed the connection in the TLS handshake"
 
 
-@dataclass(frozen=True, slots=True)
 class Secured:
-    """TLS to a server. ``server_name`` is used for SNI and for the check of the certificate, ``where`` in messages."""
+    """TLS to a server. ``server_name`` is used for SNI and for the check of the certificate, ``where`` in messages.
 
-    context: ssl.SSLContext
-    server_name: str
-    where: str
-    pacer: Pacer
-    resumption: Resumption | None = None
+    As a context manager, it turns every error of a handshake inside the block into `Failure`; a cancellation gets one
+    as its cause.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        server_name: str,
+        where: str,
+        pacer: Pacer,
+        resumption: Resumption | None = None,
+    ) -> None:
+        self._context = context
+        self._server_name = server_name
+        self._where = where
+        self._pacer = pacer
+        self._resumption = resumption
 
     def around(self, protocol: asyncio.Protocol) -> ClientTls:
         """Return the TLS of one connection, with ``protocol`` inside. Raises ValueError for the name."""
-        return ClientTls(self.context, self.server_name, protocol, self.pacer, self.resumption)
+        return ClientTls(self._context, self._server_name, protocol, self._pacer, self._resumption)
 
-    @contextmanager
-    def handshake(self) -> Iterator[None]:
-        """Turn every error of a TLS handshake inside the block into `Failure`; a cancellation gets one as its cause."""
-        try:
-            with self._forgetting(), translated(self.where):
-                yield
-        except asyncio.CancelledError as cancelled:
-            raise cancelled from Failure(Reason.TIMEOUT, f"{self.where} does not answer in the TLS handshake")
-        except ValueError as error:  # the server name is too long or not ASCII
-            text = f"{self.where}: {self.server_name!r} is not a valid server name for TLS: {error}"
-            raise Failure(Reason.TLS, text) from error
-        except Failure as failure:
-            if failure.reason is Reason.RESET and _is_clean_close(failure.__cause__):
-                raise Failure(Reason.EOF, f"{self.where} {_CLOSED}") from failure
-            raise
+    def __enter__(self) -> None:
+        """Do nothing."""
 
-    @contextmanager
-    def _forgetting(self) -> Iterator[None]:
-        """Resume no session after a handshake that failed: it may be what the server objects to."""
-        try:
-            yield
-        except BaseException:
-            if self.resumption is not None:
-                self.resumption.forget()
-            raise
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise the `Failure`, and resume no session after it: it may be what the server objects to."""
+        if error is None:
+            return
+        if self._resumption is not None:
+            self._resumption.forget()
+        if isinstance(error, asyncio.CancelledError):
+            late = f"{self._where} does not answer in the TLS handshake"
+            error.__cause__ = Failure(Reason.TIMEOUT, late)
+        elif (failure := self._failure(error)) is not None:
+            raise failure from error
+
+    def _failure(self, error: BaseException) -> Failure | None:
+        if _is_clean_close(error):
+            return Failure(Reason.EOF, f"{self._where} {_CLOSED}")
+        if isinstance(error, (OSError, EOFError)):
+            return failure_from(error, self._where)
+        if isinstance(error, ValueError):  # the server name is too long or not ASCII
+            text = f"{self._where}: {self._server_name!r} is not a valid server name for TLS: {error}"
+            return Failure(Reason.TLS, text)
+        return None
 
 
 async def adopt(
@@ -76,7 +87,7 @@ async def adopt(
     protocol = factory()
     transport: asyncio.Transport | None = None
     try:
-        with secured.handshake() if secured is not None else translated(where):
+        with secured or translated(where):
             tls = secured.around(protocol) if secured is not None else None
             made, _ = await connect(lambda: tls or protocol, sock=link.sock)
             transport = raw_transport(made)
@@ -105,7 +116,7 @@ async def hand_over(
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         return transport, protocol
-    with secured.handshake():
+    with secured:
         tls = secured.around(protocol)
         transport.set_protocol(tls)
         tls.connection_made(transport)
@@ -120,7 +131,7 @@ async def start_tls(
 
     Raises `Failure`; the caller then closes the connection.
     """
-    with secured.handshake():
+    with secured:
         tls = secured.around(protocol)
         transport.set_protocol(tls)
         tls.connection_made(transport)

@@ -6,8 +6,8 @@ Each kind maps its driver's own errors, and uses this module for the rest.
 import errno
 import os
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from types import TracebackType
 from typing import Final
 
 from connection_exporter.core.health import Reason
@@ -108,12 +108,22 @@ _WITHOUT_NUMBER: Final = (  # uvloop and asyncio raise some errors without a num
 )
 
 
-@contextmanager
-def translated(where: str) -> Iterator[None]:
+class translated:  # noqa: N801 - a context manager, named as those of contextlib are
     """Turn OSError, SSLError and EOFError inside the block into `Failure`; everything else passes through."""
-    try:
-        yield
-    except (OSError, EOFError) as error:
-        failure = failure_from(error, where)
-        assert failure is not None
-        raise failure from error
+
+    __slots__ = ("_where",)
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise the `Failure`."""
+        if isinstance(error, (OSError, EOFError)):
+            failure = failure_from(error, self._where)
+            assert failure is not None
+            raise failure from error
