@@ -1,6 +1,7 @@
 """Connecting: several addresses, scopes of IPv6, and what no table of errors lists."""
 
 import asyncio
+import resource
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -99,6 +100,20 @@ def test_an_address_that_the_kernel_does_not_accept_is_unreachable(run: Run, hos
     failure: Failure = run(failure_of(host, 1))
     assert failure.reason is Reason.UNREACHABLE
     assert failure.message.startswith(f"[{host}]:1: ")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "/run/it.sock"])
+def test_the_last_descriptors_are_left_to_scrapes(run: Run, host: str) -> None:
+    """An address, a name and a Unix socket alike, whether or not somebody listens there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as lowest_free:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free.fileno() + 20, hard))
+            failure: Failure = run(failure_of(host, listener.getsockname()[1]))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert failure.reason is Reason.INTERNAL
+    assert "file descriptors" in failure.message
 
 
 def test_a_broadcast_address_is_not_internal(run: Run) -> None:

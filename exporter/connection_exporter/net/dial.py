@@ -7,7 +7,6 @@ and are sent three times, every 2 s. Unacknowledged data ends the connection aft
 import asyncio
 import copy
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -15,8 +14,7 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from aiohappyeyeballs import start_connection
 
@@ -26,10 +24,10 @@ from connection_exporter.net.certificate import Certificate
 from connection_exporter.net.failures import most_informative, translated
 from connection_exporter.net.names import IpVersion, host_and_port
 from connection_exporter.net.pacing import Pacer
-from connection_exporter.net.resolve import Resolver, with_scope
+from connection_exporter.net.resolve import Resolver, literal, with_scope
 from connection_exporter.net.tls import TlsContexts
 from connection_exporter.net.tls_options import TlsOptions
-from connection_exporter.system.descriptors import require_free_files
+from connection_exporter.system.descriptors import require_free_files, require_spare
 
 KEEPALIVE_IDLE: Final = 5
 KEEPALIVE_INTERVAL: Final = 2
@@ -37,12 +35,27 @@ KEEPALIVE_PROBES: Final = 3
 VANISHED_AFTER: Final = 11.0
 """Seconds after which the kernel gives up on a peer whose packets vanish."""
 
+_OF_LINUX: Final = (
+    (
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(VANISHED_AFTER * 1000)),
+    )
+    if sys.platform == "linux"
+    else ()
+)
+_OPTIONS: Final = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # small requests are sent at once
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *_OF_LINUX,
+)
+
 _STAGGER: Final = 0.25
 """Seconds before the next address is tried beside the first (RFC 8305, section 5)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(NamedTuple):
     """What a TLS handshake took, in seconds, what it came to, and the certificate that expires first."""
 
     seconds: float
@@ -51,8 +64,7 @@ class Handshake:
     certificate: Certificate | None
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A connected, non-blocking socket, and how it was made. Durations are in seconds.
 
     ``peer`` is the IP address at the other end, ``None`` for a Unix socket. ``addresses`` are all addresses that the
@@ -87,23 +99,20 @@ class Network:
 
         Raises `Failure`. The caller owns the socket. A ``host`` that begins with ``/`` is a Unix socket.
         """
-        with translated("this machine"):
-            require_free_files()
         if host.startswith("/"):
             return await _dial_unix(host)
         began = time.perf_counter()  # uvloop's own clock moves in milliseconds
-        try:
-            addresses = await self._resolver.resolve(host, self.ip_version)
-        except asyncio.CancelledError as cancelled:
-            raise cancelled from Failure(Reason.DNS, f"{host}: the resolver does not answer")
+        addresses = literal(host, self.ip_version) or await self._look_up(host)
         resolved, where = time.perf_counter(), host_and_port(host, port)
         sock = await _connect_to_any(addresses, port, where)
         try:
-            if sock.getsockname() == sock.getpeername():
+            other_end = sock.getpeername()
+            if sock.getsockname() == other_end:
                 _reset(sock)
                 raise Failure(Reason.REFUSED, f"{where}: connection refused")
-            watch_peer(sock)
-            peer = _canonical(with_scope(sock.getpeername()))
+            for option in _OPTIONS:
+                sock.setsockopt(*option)
+            peer = _canonical(with_scope(other_end))
         except OSError as error:
             sock.close()
             raise Failure(Reason.RESET, f"{where}: reset while connecting") from error
@@ -114,16 +123,14 @@ class Network:
         """Return the TLS context for ``options``, shared by all services with equal options. Raises `Failure`."""
         return await self._tls.get(options)
 
-
-def watch_peer(sock: socket.socket) -> None:
-    """Have the kernel notice a vanished peer within `VANISHED_AFTER` seconds, and send small requests at once."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if sys.platform == "linux":
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(VANISHED_AFTER * 1000))
+    async def _look_up(self, host: str) -> tuple[str, ...]:
+        """Return the addresses of a name. Raises `Failure`."""
+        with translated("this machine"):
+            require_free_files()  # otherwise the look-up would fail, and the resolver be blamed
+        try:
+            return await self._resolver.resolve(host, self.ip_version)
+        except asyncio.CancelledError as cancelled:
+            raise cancelled from Failure(Reason.DNS, f"{host}: the resolver does not answer")
 
 
 class _Connector:
@@ -150,8 +157,12 @@ async def _connect_to_any(addresses: Sequence[str], port: int, where: str) -> so
     """
     connector = _Connector()
     try:
+        candidates = [_address_info(address, port) for address in addresses]
+        if len(candidates) == 1:
+            family, kind, protocol, _, sockaddr = candidates[0]
+            return await _connected(socket.socket(family, kind, protocol), sockaddr)
         return await start_connection(
-            [_address_info(address, port) for address in addresses],
+            candidates,
             happy_eyeballs_delay=_STAGGER,
             interleave=1,
             loop=cast("asyncio.AbstractEventLoop", connector),
@@ -166,24 +177,41 @@ async def _connect_to_any(addresses: Sequence[str], port: int, where: str) -> so
         raise cancelled from failure
 
 
+async def _connected(sock: socket.socket, address: tuple[object, ...] | str) -> socket.socket:
+    """Connect a new socket to ``address`` and return it. Raises OSError, with the socket closed."""
+    try:
+        sock.setblocking(False)
+        await _connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 async def _connect(sock: socket.socket, address: tuple[object, ...] | str) -> None:
-    """Connect a non-blocking socket, as `loop.sock_connect` does.
+    """Connect a non-blocking socket, as `loop.sock_connect` does, unless it has one of the last descriptors.
 
     uvloop's drops the scope of an IPv6 address. And asyncio takes EAGAIN, with which the kernel reports that the
     queue of a Unix socket is full (unix(7)), for a connection that will be made.
     """
+    require_spare(sock.fileno())
     error = sock.connect_ex(address)
     if error in (errno.EINPROGRESS, errno.EINTR):
         loop = asyncio.get_running_loop()
-        writable = asyncio.Event()
-        loop.add_writer(sock, writable.set)
+        writable = loop.create_future()
+        loop.add_writer(sock, _complete, writable)
         try:
-            await writable.wait()
+            await writable
         finally:
             loop.remove_writer(sock)
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error:
         raise OSError(error, os.strerror(error))
+
+
+def _complete(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _reset(sock: socket.socket) -> None:
@@ -199,14 +227,8 @@ def _reset(sock: socket.socket) -> None:
 
 async def _dial_unix(path: str) -> Link:
     began = time.perf_counter()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        with translated(path):
-            await _connect(sock, path)
-    except BaseException:
-        sock.close()
-        raise
+    with translated(path):
+        sock = await _connected(socket.socket(socket.AF_UNIX), path)
     return Link(sock, None, frozenset(), 0.0, time.perf_counter() - began)
 
 
@@ -229,5 +251,8 @@ def _scope_id(scope: str) -> int:
 
 def _canonical(address: str) -> str:
     """Return ``address`` in its one canonical form, so that the peer compares equal to a configured address."""
+    if ":" not in address:
+        return address  # of IPv4, which `to_ascii` and the resolver give in this form
     bare, _, scope = address.partition("%")
-    return f"{ipaddress.ip_address(bare)}%{_scope_id(scope)}" if scope else str(ipaddress.ip_address(bare))
+    canonical = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare))
+    return f"{canonical}%{_scope_id(scope)}" if scope else canonical

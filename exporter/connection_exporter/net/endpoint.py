@@ -16,7 +16,6 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from connection_exporter.kind import Json
@@ -123,4 +122,4 @@ class Endpoint:
             self.certificate = first_to_expire(tls)
         cipher = tls.cipher()
         name = cipher[0] if cipher is not None else None
-        return replace(link, tls=Handshake(seconds, tls.version(), name, self.certificate))
+        return link._replace(tls=Handshake(seconds, tls.version(), name, self.certificate))

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from connection_exporter.core.health import Reason
@@ -80,7 +80,7 @@ class Proxy:
         link, transport, opening = await self.connect(network, lambda: _Opening(self.address, network.pacer))
         try:
             await opening.tunnel_to(host_and_port(header_host(host), port), authorization)
-            link = replace(link, connect_seconds=time.perf_counter() - began - link.resolve_seconds)
+            link = link._replace(connect_seconds=time.perf_counter() - began - link.resolve_seconds)
             transport, protocol = await hand_over(transport, factory, secured)
         except BaseException:
             transport.abort()

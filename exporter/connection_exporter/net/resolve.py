@@ -16,6 +16,23 @@ from connection_exporter.system.threads import NoThread, SharedWork, WorkDied
 _FAMILIES: Final = {"any": socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 
 
+def literal(host: str, ip_version: IpVersion = "any") -> tuple[str, ...]:
+    """Return ``host`` itself if it is an IP address, and nothing if it is a name.
+
+    ``host`` may have any characters (`to_ascii`). Raises `Failure`: dns if it is not valid, or unreachable for an
+    address of the other version.
+    """
+    try:
+        name = to_ascii(host)
+    except ValueError as error:
+        raise Failure(Reason.DNS, f"{host} does not resolve: {error}") from error
+    if not is_ip(name):
+        return ()
+    if (problem := wrong_version(host, ip_version)) is not None:
+        raise Failure(Reason.UNREACHABLE, problem)
+    return (name,)
+
+
 class Resolver:
     """Look-ups that callers share while they are in flight. Belongs to one event loop."""
 
@@ -23,22 +40,15 @@ class Resolver:
         self._lookups: SharedWork[tuple[str, IpVersion], tuple[str, ...]] = SharedWork()
 
     async def resolve(self, host: str, ip_version: IpVersion = "any") -> tuple[str, ...]:
-        """Return the IP addresses of ``host``, in the system's order of preference.
+        """Return the IP addresses of the name ``host``, in the system's order of preference.
 
-        ``host`` may have any characters; the resolver gets its ASCII form (`to_ascii`). Raises `Failure`: dns,
-        unreachable for an address of the other version, or internal where no thread can be started.
+        The resolver gets its ASCII form (`to_ascii`). Raises `Failure`: dns, or internal where no thread can be
+        started.
         """
-        try:
-            name = to_ascii(host)
-        except ValueError as error:
-            raise Failure(Reason.DNS, f"{host} does not resolve: {error}") from error
-        if is_ip(name):
-            if (problem := wrong_version(host, ip_version)) is not None:
-                raise Failure(Reason.UNREACHABLE, problem)
-            return (name,)
         key = (host, ip_version)
+        name = f"resolve {to_ascii(host)}"
         try:
-            return await self._lookups.run(key, lambda: _look_up(host, ip_version), name=f"resolve {name}")
+            return await self._lookups.run(key, lambda: _look_up(host, ip_version), name=name)
         except NoThread as error:
             raise Failure(Reason.INTERNAL, NO_THREADS) from error
         except WorkDied as error:

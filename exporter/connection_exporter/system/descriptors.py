@@ -41,10 +41,18 @@ def require_free_files() -> None:
 
     Whatever there is too much of, /metrics has to be answered.
     """
-    with socket.socket() as lowest_free:  # the kernel gives the lowest free number
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if limit != resource.RLIM_INFINITY and lowest_free.fileno() >= limit - _RESERVED_FILES:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    with socket.socket() as lowest_free:
+        require_spare(lowest_free.fileno())
+
+
+def require_spare(fd: int) -> None:
+    """Raise OSError (EMFILE) if ``fd``, which the kernel has just given, is one of the last descriptors.
+
+    The kernel gives the lowest free number.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and fd >= limit - _RESERVED_FILES:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def files_missing(services: int) -> str | None:
