@@ -61,7 +61,7 @@ def test_a_beat_stays_on_its_slot_for_years() -> None:
 def test_more_services_have_more_slots(services: int, slots: int) -> None:
     """So that a batch has about 25 checks."""
     batches = Batches(origin=0.0)
-    batches.services = services
+    batches.resize(services)
     assert batches.slots == slots
 
 

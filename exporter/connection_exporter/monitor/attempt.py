@@ -7,20 +7,17 @@ what it returns is checked here, for the service's loop and its canary alike.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure, Observation, Service, Session
+from connection_exporter.monitor.deadlines import Deadlines
 from connection_exporter.system.log import get_logger
 
 CLOSE_WITHIN: Final = 5.0
 """Seconds in which a check has to close a connection; it is abandoned afterwards."""
 
 _T = TypeVar("_T")
-_LATE: Final = 0.1
-"""Seconds by which our timer is late if the process was suspended or the event loop was blocked."""
-_GRACE: Final = 0.05
-"""Seconds in which an answer that arrived meanwhile is read, before a late deadline ends the attempt."""
 log = get_logger(__name__)
 
 Result = tuple[Observation, float]
@@ -59,11 +56,12 @@ class Held:
 
 
 class Attempts:
-    """Attempts at one service; ``now`` is the clock that measures latency."""
+    """Attempts at one service; ``now`` is the clock that measures latency, and all services share ``deadlines``."""
 
-    def __init__(self, service: Service, now: Callable[[], float]) -> None:
+    def __init__(self, service: Service, now: Callable[[], float], deadlines: Deadlines) -> None:
         self._service = service
         self._now = now
+        self._deadlines = deadlines
 
     async def connect(self, connection: Held) -> tuple[Session, Result]:
         """Connect and probe under one deadline; ``connection`` then owns the session. Raises `Failure`."""
@@ -71,7 +69,9 @@ class Attempts:
 
     async def probe(self, session: Session) -> Result:
         """Probe a held session under the deadline. Raises `Failure`."""
-        return await self._within_deadline(self._measured(session))
+        began = self._now()
+        observation = await self._within_deadline(session.probe())
+        return _valid(observation), self._now() - began
 
     async def close(self, connection: Held) -> None:
         """Close what ``connection`` owns, within `CLOSE_WITHIN` seconds, whatever the check raises."""
@@ -88,31 +88,35 @@ class Attempts:
 
     async def _connect(self, connection: Held) -> tuple[Session, Result]:
         session = await connection.enter(self._service.check.connect())
-        return session, await self._measured(session)
-
-    async def _measured(self, session: Session) -> Result:
         began = self._now()
         observation = await session.probe()
-        return _valid(observation), self._now() - began
+        return session, (_valid(observation), self._now() - began)
 
     async def _within_deadline(self, attempt: Awaitable[_T]) -> _T:
         """Await ``attempt`` for at most ``timeout``. Raises `Failure`, which names what was waited for."""
-        seconds = self._service.policy.timeout
-        deadline, loop = asyncio.timeout(None), asyncio.get_running_loop()
-        timer = loop.call_later(seconds, _expire, deadline, loop.time() + seconds)
+        task, seconds = current_task(), self._service.policy.timeout
+        deadline = self._deadlines.begin(task, seconds)
         try:
-            async with deadline:
-                return await attempt
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise  # the check's own, which it does not declare
+            return await attempt
+        except asyncio.CancelledError as cancelled:
+            if not deadline.expired or task.cancelling() > 1:
+                raise
             silent = f"{self._service.address}: no answer within {seconds:g} s"
-            raise waited_for(error) or Failure(Reason.TIMEOUT, silent) from None
+            raise waited_for(cancelled) or Failure(Reason.TIMEOUT, silent) from None
         except Failure as failure:
             raise valid_failure(failure) from failure.__cause__
         finally:
-            timer.cancel()
-            raise_if_cancelled()
+            deadline.end()
+            if task.cancelling():  # also if the check has swallowed it
+                raise asyncio.CancelledError
+
+
+def current_task() -> "asyncio.Task[Any]":
+    """Return the task that is running. Raises RuntimeError outside of one."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("no task is running")
+    return task
 
 
 def raise_if_cancelled() -> None:
@@ -131,8 +135,11 @@ def origin(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}{place}"
 
 
-def waited_for(error: TimeoutError) -> Failure | None:
-    """Return what an attempt was waiting for when its deadline expired: the cause of its cancellation."""
+def waited_for(error: BaseException) -> Failure | None:
+    """Return what an attempt was waiting for when its deadline expired: the cause of its cancellation.
+
+    ``error`` is the CancelledError, or the TimeoutError that `asyncio.timeout` makes of it.
+    """
     cause = error.__cause__ or error.__context__  # up to Python 3.11.2 it is in the context alone
     while cause is not None and not isinstance(cause, Failure):
         cause = cause.__cause__
@@ -159,16 +166,15 @@ def _valid(observation: object) -> Observation:
         raise TypeError(f"the reason of an Observation is {type(observation.reason).__name__}, not a Reason")
     if not isinstance(observation.message, str):
         raise TypeError(f"the message of an Observation is {type(observation.message).__name__}, not str")
-    for name in ("details", "counts"):
-        if not isinstance(value := getattr(observation, name), Mapping):
-            raise TypeError(f"the {name} of an Observation are {type(value).__name__}, not a mapping")
-    for key, count in observation.counts.items():
-        if not isinstance(count, int | float) or not 0 <= count < float("inf"):
-            raise TypeError(f"the count {key!r} of an Observation is not a positive number")
+    _require_mapping("details", observation.details)
+    if observation.counts:
+        _require_mapping("counts", observation.counts)
+        for key, count in observation.counts.items():
+            if not isinstance(count, int | float) or not 0 <= count < float("inf"):
+                raise TypeError(f"the count {key!r} of an Observation is not a positive number")
     return observation
 
 
-def _expire(deadline: asyncio.Timeout, due: float) -> None:
-    """End an attempt whose time is up; if we are late ourselves, first read what arrived meanwhile."""
-    now = asyncio.get_running_loop().time()
-    deadline.reschedule(now + _GRACE if now - due > _LATE else now)
+def _require_mapping(name: str, value: object) -> None:
+    if type(value) is not dict and not isinstance(value, Mapping):
+        raise TypeError(f"the {name} of an Observation are {type(value).__name__}, not a mapping")

@@ -32,16 +32,16 @@ class Batches:
     """
 
     def __init__(self, *, origin: float) -> None:
-        self.services = 0
-        """Number of services, on which the number of slots depends."""
-        self._origin = origin
-        self._ready: deque[asyncio.Future[None]] = deque()
-        self._queues: dict[str, deque[asyncio.Future[None]]] = {}  # of each address that is being checked
-
-    @property
-    def slots(self) -> int:
+        self.slots = _FEWEST
         """Slots of an interval."""
-        return min(max(self.services // _SIZE, _FEWEST), _MOST)
+        self._origin = origin
+        self._due: dict[float, list[tuple[str, asyncio.Future[bool]]]] = {}  # of each slot that is to come
+        self._ready: deque[tuple[str, asyncio.Future[bool]]] = deque()
+        self._queues: dict[str, deque[asyncio.Future[bool]]] = {}  # of each address that is being checked
+
+    def resize(self, services: int) -> None:
+        """Choose the number of slots for so many services."""
+        self.slots = min(max(services // _SIZE, _FEWEST), _MOST)
 
     def slot_until(self, at: float, interval: float) -> float:
         """Return the last beginning of a slot up to the time ``at``, for checks every ``interval`` seconds.
@@ -56,7 +56,18 @@ class Batches:
         slots = max(ceil(rand * self.slots), 1)
         return self.slot_until(now, interval) + slots * interval / self.slots
 
-    def wake(self, address: str, waiter: "asyncio.Future[None]") -> None:
+    def join(self, slot: float, seconds: float, address: str, waiter: "asyncio.Future[bool]") -> None:
+        """Call `wake` at the beginning of a slot, which is ``seconds`` from now, unless ``waiter`` is done by then.
+
+        All services of a slot share one timer.
+        """
+        due = self._due.get(slot)
+        if due is None:
+            due = self._due[slot] = []
+            waiter.get_loop().call_later(seconds, self._begin_slot, slot)
+        due.append((address, waiter))
+
+    def wake(self, address: str, waiter: "asyncio.Future[bool]") -> None:
         """Set the result of ``waiter``, whose check of ``address`` then starts, when it is its turn.
 
         One check starts in each iteration of the event loop, which reads sockets in between: no response waits until
@@ -66,7 +77,7 @@ class Batches:
         queue = self._queues.get(address)
         if queue is None:
             self._queues[address] = deque()
-            self._enqueue(waiter)
+            self._enqueue(address, waiter)
         else:
             if not queue:
                 waiter.get_loop().call_later(_PATIENCE, self._end_queue, address, queue)
@@ -78,25 +89,35 @@ class Batches:
         while queue:
             waiter = queue.popleft()
             if not waiter.done():
-                self._enqueue(waiter)
+                if self._ready:
+                    self._enqueue(address, waiter)
+                else:  # it starts in the next iteration, in which no other check starts
+                    waiter.set_result(True)
                 return
         self._queues.pop(address, None)
 
-    def _end_queue(self, address: str, queue: "deque[asyncio.Future[None]]") -> None:
-        for waiter in queue:
-            self._enqueue(waiter)
-        queue.clear()
+    def _begin_slot(self, slot: float) -> None:
+        for address, waiter in self._due.pop(slot):
+            if not waiter.done():
+                self.wake(address, waiter)
+
+    def _end_queue(self, address: str, queue: "deque[asyncio.Future[bool]]") -> None:
         if self._queues.get(address) is queue:
             del self._queues[address]
+        for waiter in queue:
+            self._enqueue(address, waiter)
+        queue.clear()
 
-    def _enqueue(self, waiter: "asyncio.Future[None]") -> None:
-        self._ready.append(waiter)
+    def _enqueue(self, address: str, waiter: "asyncio.Future[bool]") -> None:
+        self._ready.append((address, waiter))
         if len(self._ready) == 1:
             waiter.get_loop().call_soon(self._wake_next)
 
     def _wake_next(self) -> None:
-        waiter = self._ready.popleft()
-        if not waiter.done():
-            waiter.set_result(None)
+        address, waiter = self._ready.popleft()
         if self._ready:
             waiter.get_loop().call_soon(self._wake_next)
+        if waiter.done():  # its session is lost
+            self.checked(address)
+        else:
+            waiter.set_result(True)

@@ -24,7 +24,8 @@ class Canary:
 
     ``report`` receives the result of each, or None if we could not make one ourselves. ``spawn`` starts a task that the
     supervisor owns. ``rand`` returns numbers from 0 to 1. ``due`` is when the next canary starts; None while one is
-    running, and if canaries are off.
+    running, and if canaries are off. ``successor`` is the connection of a canary which found that the name leads to
+    another address.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Canary:
         self._rand = rand
         self._failed = 0
         self._running: asyncio.Task[None] | None = None
-        self._successor: tuple[Session, Held] | None = None
+        self.successor: tuple[Session, Held] | None = None
         self._plan()
 
     def start(self) -> "asyncio.Task[None] | None":
@@ -63,19 +64,20 @@ class Canary:
         if self._service.policy.canary is not None:
             self._done(Report(Event.CANARY_GOOD))
 
-    def take_successor(self) -> tuple[Session, Held] | None:
-        """Return, once, the connection of a canary which found that the name leads to another address."""
-        successor, self._successor = self._successor, None
-        if successor is not None:
-            self._session = successor[0]
+    def take_successor(self) -> tuple[Session, Held]:
+        """Return ``successor``, once. Raises RuntimeError if there is none."""
+        successor, self.successor = self.successor, None
+        if successor is None:
+            raise RuntimeError("no canary has found another address")
+        self._session = successor[0]
         return successor
 
     def stop(self) -> Held | None:
         """End with the session; return a connection that has to be closed, if there is one."""
         if self._running is not None:
             self._running.cancel()
-        _, unused = self._successor or (None, None)
-        self._successor = None
+        _, unused = self.successor or (None, None)
+        self.successor = None
         return unused
 
     async def _try_fresh_connection(self) -> None:
@@ -91,7 +93,7 @@ class Canary:
                 and fresh_session.addresses
                 and session.peer not in fresh_session.addresses
             ):
-                self._successor, fresh = (fresh_session, fresh), Held()
+                self.successor, fresh = (fresh_session, fresh), Held()
         except Failure as failure:
             if failure.reason is Reason.INTERNAL:  # no descriptor or thread is left
                 log.warning(

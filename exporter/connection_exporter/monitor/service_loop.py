@@ -15,10 +15,11 @@ from connection_exporter.monitor.attempt import Attempts, Held, origin, raise_if
 from connection_exporter.monitor.batches import Batches
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.canary import Canary
+from connection_exporter.monitor.deadlines import Deadlines
 from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Report
 from connection_exporter.system.log import get_logger
-from connection_exporter.system.wakeup import Wakeup
+from connection_exporter.system.wakeup import TICK, Wakeup
 
 _NEVER: Final = float("inf")
 log = get_logger(__name__)
@@ -41,6 +42,7 @@ class ServiceLoop:
         delay: float,
         limiter: RateLimiter | None = None,
         batches: Batches | None = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self._service = service
         self._check = service.check
@@ -50,7 +52,7 @@ class ServiceLoop:
         self._now = board.clock.monotonic
         self._rand = rand
         self._spawn = spawn
-        self._attempts = Attempts(service, self._now)
+        self._attempts = Attempts(service, self._now, deadlines or Deadlines())
         self._limiter = limiter or RateLimiter()
         self._batches = batches or Batches(origin=self._now())
         self._address = service.address
@@ -133,8 +135,8 @@ class ServiceLoop:
         and this is not a loss.
         """
         while True:
-            if (successor := canary.take_successor()) is not None:
-                old, (session, self._held) = self._held, successor
+            if canary.successor is not None:
+                old, (session, self._held) = self._held, canary.take_successor()
                 session.lost.add_done_callback(self._wakeup.set)
                 await self._attempts.close(old)
             if session.lost.done():
@@ -146,9 +148,10 @@ class ServiceLoop:
                 canary.start()
             if canary.due is not None and canary.due < self._planned:
                 await self._wakeup.wait(canary.due - now)
+            elif self._in_batch:  # it was its turn, but the timer was early
+                await self._wakeup.wait(self._planned - now)
             else:
-                # each attempt joins a batch once; if its timer fired early, it only waits again
-                await self._wakeup.wait(self._planned - now, None if self._in_batch else self._join_batch)
+                self._in_batch = await self._wakeup.wait_for(self._join_batch)
 
     async def _wait_until_planned(self) -> None:
         """Wait until the next attempt is due or forced, or until an absent service is seen."""
@@ -244,9 +247,8 @@ class ServiceLoop:
         failures = self._board.retry_count(self._service.name) + failed
         self._planned = self._now() + backoff(self._policy, failures=failures, rand=self._rand())
 
-    def _join_batch(self, waiter: "asyncio.Future[None]") -> None:
-        self._in_batch = True
-        self._batches.wake(self._address, waiter)
+    def _join_batch(self, waiter: "asyncio.Future[bool]") -> None:
+        self._batches.join(self._planned, self._planned - self._now() + TICK, self._address, waiter)
 
     def _begin_attempt(self) -> None:
         self._in_attempt, self._forced = True, False
@@ -257,7 +259,8 @@ class ServiceLoop:
             self._batches.checked(self._address)
         if self._in_attempt:
             self._in_attempt = False
-            self._release_waiters()
+            if self._waiters:
+                self._release_waiters()
 
     def _end_session(self) -> None:
         """End the attempt and the canary, if there are any. Their connections are closed by the caller."""

@@ -16,6 +16,7 @@ from connection_exporter.kind import Service, takes_beats
 from connection_exporter.monitor.attempt import CLOSE_WITHIN
 from connection_exporter.monitor.batches import Batches
 from connection_exporter.monitor.board import Board
+from connection_exporter.monitor.deadlines import Deadlines
 from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Report
 from connection_exporter.monitor.service_loop import ServiceLoop
@@ -62,6 +63,7 @@ class Supervisor:
         self._died: asyncio.Future[None] | None = None
         self._limiter = RateLimiter(lambda: board.renderings > 0)
         self._batches = Batches(origin=board.clock.monotonic())
+        self._deadlines = Deadlines()
         self._loops: dict[str, ServiceLoop] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._watchdog: asyncio.Task[None] | None = None
@@ -105,16 +107,17 @@ class Supervisor:
             delay=delay,
             limiter=self._limiter,
             batches=self._batches,
+            deadlines=self._deadlines,
         )
         self._loops[service.name] = loop
-        self._batches.services = len(self._loops)
+        self._batches.resize(len(self._loops))
         self._running[service.name] = self.spawn(loop.run(), name=f"service {service.name}")
 
     async def stop(self, name: str) -> None:
         """End the loop of one service, within `STOP_WITHIN` seconds. Raises KeyError."""
         await self._end(name)
         del self._loops[name]
-        self._batches.services = len(self._loops)
+        self._batches.resize(len(self._loops))
 
     async def change(self, services: Sequence[Service], *, removed: Iterable[str]) -> None:
         """Monitor ``services``, each in place of the one of the same name, and stop monitoring those in ``removed``.

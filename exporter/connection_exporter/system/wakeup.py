@@ -4,46 +4,55 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-_TICK: Final = 0.001
+TICK: Final = 0.001
 """Seconds. Event loops count in milliseconds: without it they wake a little early, again and again."""
 
 
 class Wakeup:
-    """An event with one waiter, which is cleared when the wait returns. One that is set early ends the next wait."""
+    """An event with one waiter, which is cleared when it ends a wait. One that is set early ends the next wait."""
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
 
     def set(self, _: object = None) -> None:
         """Wake the waiter. Takes and ignores an argument, so that it can be a done callback."""
         self._is_set = True
-        self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(False)
 
-    async def wait(
-        self, seconds: float, on_time: "Callable[[asyncio.Future[None]], None] | None" = None
-    ) -> bool:
-        """Return True as soon as the event is set, or False after ``seconds``.
-
-        ``on_time`` is then called with the waiter's future, whose result it sets at once or a little later.
-        """
-        if not self._is_set:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            timer = loop.call_later(seconds + _TICK, on_time or _set_result, self._waiter)
-            try:
-                await self._waiter
-            finally:
+    async def wait(self, seconds: float) -> bool:
+        """Return True as soon as the event is set, or False after ``seconds``."""
+        timers: list[asyncio.TimerHandle] = []
+        try:
+            is_over = await self.wait_for(
+                lambda waiter: timers.append(
+                    waiter.get_loop().call_later(seconds + TICK, _set_result, waiter)
+                )
+            )
+        finally:
+            for timer in timers:
                 timer.cancel()
+        return not is_over
+
+    async def wait_for(self, arrange: "Callable[[asyncio.Future[bool]], None]") -> bool:
+        """Wait until the event is set, or until the future has a result that ``arrange`` is called with.
+
+        Return its result, which has to be True, or False if the event was set first.
+        """
+        is_arranged = False
+        if not self._is_set:
+            self._waiter = asyncio.get_running_loop().create_future()
+            arrange(self._waiter)
+            try:
+                is_arranged = await self._waiter
+            finally:
                 self._waiter = None
-        woken, self._is_set = self._is_set, False
-        return woken
-
-    def _wake(self) -> None:
-        if self._waiter is not None:
-            _set_result(self._waiter)
+        if not is_arranged:
+            self._is_set = False
+        return is_arranged
 
 
-def _set_result(waiter: "asyncio.Future[None]") -> None:
+def _set_result(waiter: "asyncio.Future[bool]") -> None:
     if not waiter.done():
-        waiter.set_result(None)
+        waiter.set_result(True)

@@ -1,0 +1,104 @@
+"""Deadlines: one timer ends all attempts whose time is up, and no other."""
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+import pytest
+from connection_exporter.monitor.deadlines import Deadline, Deadlines
+from support.virtual_time import on_virtual_time
+
+TIMEOUT: Final = 5.0
+
+
+def this_task() -> "asyncio.Task[Any]":
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+async def attempt(deadlines: Deadlines, *, takes: float, timeout: float = TIMEOUT) -> float | None:
+    """Return the seconds after which the deadline ended an attempt, or ``None`` if it did not."""
+    began, deadline = asyncio.get_running_loop().time(), deadlines.begin(this_task(), timeout)
+    try:
+        await asyncio.sleep(takes)
+    except asyncio.CancelledError:
+        assert deadline.expired
+    finally:
+        deadline.end()
+    assert this_task().cancelling() == 0, "the cancellation is taken back"
+    return asyncio.get_running_loop().time() - began if deadline.expired else None
+
+
+@on_virtual_time
+async def test_each_attempt_ends_at_its_own_time() -> None:
+    """Whatever began before or after it, ended meanwhile, or has another timeout."""
+    deadlines = Deadlines()
+
+    async def begin_after(seconds: float, takes: float, timeout: float) -> float | None:
+        await asyncio.sleep(seconds)
+        return await attempt(deadlines, takes=takes, timeout=timeout)
+
+    rows = [
+        (0.0, 99.0, 5.0),
+        (0.5, 1.0, 5.0),
+        (1.0, 99.0, 5.0),
+        (1.0, 99.0, 2.0),
+        (4.0, 4.9, 5.0),
+        (30, 99, 5),
+    ]
+    took = await asyncio.gather(*(begin_after(*row) for row in rows))
+    assert took == pytest.approx([5.0, None, 5.0, 2.0, None, 5.0])
+
+
+@on_virtual_time
+async def test_few_are_kept_and_in_the_end_none() -> None:
+    """A thousand attempts that end at once leave nothing behind, and no timer goes on."""
+    deadlines = Deadlines()
+    for _ in range(1000):
+        await attempt(deadlines, takes=0.001)
+    assert len(deadlines._queues[TIMEOUT]) <= 2
+    await asyncio.sleep(TIMEOUT + 1)
+    assert not deadlines._queues
+
+
+@on_virtual_time
+async def test_a_stop_from_outside_remains_one() -> None:
+    """Also if the time is up in the same moment: the task is not asked to go on."""
+    deadlines = Deadlines()
+
+    async def work() -> None:
+        deadline = deadlines.begin(this_task(), TIMEOUT)
+        try:
+            await asyncio.sleep(99)
+        finally:
+            deadline.end()
+            assert (deadline.expired, this_task().cancelling()) == (True, 1)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(TIMEOUT, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+
+
+async def test_what_arrived_while_the_loop_was_blocked_is_read_first() -> None:
+    """An attempt gets a moment more if its timer is late."""
+    deadlines, answer = Deadlines(), asyncio.get_running_loop().create_future()
+    deadline = deadlines.begin(this_task(), 0.01)
+    asyncio.get_running_loop().call_later(0.001, time.sleep, 0.3)
+    asyncio.get_running_loop().call_later(0.02, answer.set_result, "late")
+    assert await answer == "late"
+    deadline.end()
+    assert not deadline.expired
+
+
+@on_virtual_time
+async def test_an_attempt_that_has_ended_is_not_cancelled_later() -> None:
+    deadline = Deadline(this_task(), 0.0)
+    deadline.end()
+    deadline.expire()
+    await asyncio.sleep(0)
+    assert not deadline.expired
