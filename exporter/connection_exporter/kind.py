@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeGuard, runtime_checkable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeGuard, runtime_checkable
 
 from connection_exporter.core.failure import Failure, TooEarly
 from connection_exporter.core.health import Reason
@@ -43,19 +44,21 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 """What may stand in the details of a service."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """An answer, good or bad, as one probe saw it.
 
     ``reason`` is ``None`` for a good answer. ``details`` holds what was measured, under stable keys, for
     JSON and, through `Metric`, for Prometheus. ``counts`` is added to this kind's counters. ``fresh``
     says that the probe had to make a new connection, and so counts as a canary as well.
+
+    A session that has seen nothing new may return the observation that it returned last: it is then not compared with
+    the secrets again, which takes a fifth of a check. So its ``details`` must not change after it was returned.
     """
 
     reason: Reason | None = None
     message: str = ""
-    details: Mapping[str, Json] = field(default_factory=dict)
-    counts: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, Json] = MappingProxyType({})
+    counts: Mapping[str, float] = MappingProxyType({})
     fresh: bool = False
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from connection_exporter.core.health import Event, Reason
 from connection_exporter.core.overall import Overall, Standing, overall_status
 from connection_exporter.core.retry import Policy
-from connection_exporter.kind import Failure, Service, Session, Traits
+from connection_exporter.kind import Failure, Metric, MetricType, Observation, Service, Session, Traits
+from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Report
 from hypothesis import given
@@ -94,3 +95,66 @@ def test_a_service_that_goes_takes_its_part_in_the_overall_status_with_it() -> N
     assert board.overall() is Overall.HEALTHY
     board.add(a_service("c", critical=True))
     assert board.overall() is Overall.UNKNOWN
+
+
+METRICS = (
+    Metric("connection_fake_size", "Size.", MetricType.GAUGE, "size"),
+    Metric("connection_fake_seen_total", "Seen.", MetricType.COUNTER, "seen"),
+    Metric("connection_fake_taken", "Taken.", MetricType.HISTOGRAM, "taken", (1.0, 2.0)),
+)
+OBSERVATIONS = st.builds(
+    Observation,
+    details=st.fixed_dictionaries(
+        {},
+        optional={
+            "size": st.integers(0, 3),
+            "taken": st.floats(0, 3),
+            "who": st.sampled_from(["a", "s3cret"]),
+        },
+    ),
+    counts=st.fixed_dictionaries({}, optional={"seen": st.integers(0, 2)}),
+)
+
+
+@given(st.lists(st.tuples(OBSERVATIONS, st.integers(1, 3), st.booleans()), max_size=6))
+def test_an_observation_that_comes_again_counts_like_a_new_one(
+    seen: list[tuple[Observation, int, bool]],
+) -> None:
+    """A session may return the same observation at each probe, or an equal one: both boards show the same."""
+    check = NeverRun(traits=Traits(frozenset(Reason), METRICS))
+    clock = Clock()
+
+    def hide(text: str) -> str:
+        return text.replace("s3cret", "[redacted]")
+
+    def answer(board: Board, observation: Observation, *, lost: bool) -> dict[str, object]:
+        good = Report(
+            Event.ANSWERED_GOOD, None, "", observation, 0.001, held=True, next_attempt=clock.now + 30
+        )
+        board.put("it", good)
+        if lost:
+            board.put("it", Report(Event.LOST, Reason.EOF, "gone", next_attempt=clock.now))
+        record = board.record("it")
+        counted = {"seen": record.counters["seen"], "taken": [*record.histograms["taken"].cumulative()]}
+        return {**snapshot.detailed(board), **counted, "checks": record.checks, "version": record.version}
+
+    boards = [Board([Service("it", "fake", check, Policy(), hide)], clock) for _ in range(2)]
+    for observation, times, lost in seen:
+        for _ in range(times):
+            clock.now += 30
+            copy = observation._replace(details=dict(observation.details), counts=dict(observation.counts))
+            assert answer(boards[0], observation, lost=lost) == answer(boards[1], copy, lost=lost)
+
+
+def test_an_observation_that_comes_again_is_not_compared_with_the_secrets() -> None:
+    looked_at: list[str] = []
+
+    def look(text: str) -> str:
+        looked_at.append(text)
+        return text
+
+    board = Board([Service("it", "fake", NeverRun(), Policy(), look)], Clock())
+    observation = Observation(details={"who": "a"})
+    for _ in range(3):
+        board.put("it", Report(Event.ANSWERED_GOOD, observation=observation, latency=0.001, held=True))
+    assert sorted(looked_at) == ["a", "who"]

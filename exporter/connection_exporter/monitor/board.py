@@ -181,18 +181,23 @@ class Board:
         record, now = self._records[name], self.clock.monotonic()
         if report.event in CANARIES and not record.health.session_up:
             return None  # its session is over: what it saw says nothing any more
+        wall = self.clock.wall()
         report = shown(record, report)
         if report.next_attempt is not None:
-            record.next_attempt_at = self.clock.wall() + report.next_attempt - now
+            record.next_attempt_at = wall + report.next_attempt - now
             record.overdue_after = overdue_after(record.service.policy, next_attempt=report.next_attempt)
             self._earliest_overdue = min(self._earliest_overdue, record.overdue_after)
         if report.event is Event.STOPPED:
             record.next_attempt_at = record.overdue_after = None
-        note(record, report, wall=self.clock.wall())
+        note(record, report, wall=wall)
         return self._advance(record, report, now)
 
     def _advance(self, record: Record, report: Report, now: float) -> Transition | None:
         before, after = record.health, advance(record.health, report.event)
+        record.version += 1
+        if report.event is Event.ANSWERED_GOOD and after == before:  # so nothing that follows would change
+            record.steady += 1
+            return None
         record.health = after
         if after.session_up and not before.session_up:
             record.sessions += 1
@@ -201,12 +206,10 @@ class Board:
         elif before.session_up and not after.session_up:
             record.sessions_lost += report.event is not Event.STOPPED
             record.session_since_at = record.latency = record.last_canary_at = None
-            record.details = {}
+            record.details, record.seen = {}, None
         status = status_of(after, retries=record.service.policy.retries)
         count_outage(record, report, status, now)
         record.trouble = trouble_of(record, status)
-        record.version += 1
-        record.steady += report.event is Event.ANSWERED_GOOD and after == before
         return self._change(record, status, now) if status is not record.status else None
 
     def _change(self, record: Record, status: Status, now: float) -> Transition:

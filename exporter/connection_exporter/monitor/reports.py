@@ -1,6 +1,5 @@
 """Writes into the record of a service what a report says, made fit to be shown."""
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -23,13 +22,13 @@ def shown(record: Record, report: Report) -> Report:
     try:
         if report.reason is not None and not isinstance(report.reason, Reason):
             raise BadDetail("the reason is not one of Reason")
-        if seen is not None:
-            details = clean(seen.details, hide, keep=record.metric_keys)
+        if seen is not None and seen is not record.seen:
+            details = clean(seen.details, hide, keep=record.metric_keys, shown=record.details)
             if details is not seen.details:
-                seen = replace(seen, details=details)
+                seen = seen._replace(details=details)
     except BadDetail as error:
         return Report(Event.CRASHED, Reason.INTERNAL, str(error), next_attempt=report.next_attempt)
-    message = presentable(report.message, hide)
+    message = presentable(report.message, hide) if report.message else ""
     if message == report.message and seen is report.observation:  # most reports: a copy takes 3 us
         return report
     return report._replace(message=message, observation=seen)
@@ -53,7 +52,7 @@ def _sources_of(metrics: tuple[Metric, ...]) -> frozenset[str]:
 
 def note(record: Record, report: Report, *, wall: float) -> None:
     """Write down what a report says, whatever it may mean for the status. ``wall`` is the time, in Unix seconds."""
-    trouble = Trouble(report.reason, report.message)
+    trouble = Trouble(report.reason, report.message) if report.reason or report.message else NO_TROUBLE
     if report.event in _CHECKS:
         record.checks += 1
         record.last_check_at = wall
@@ -79,13 +78,18 @@ def _measure(record: Record, report: Report, observation: Observation) -> None:
     record.latency = report.latency
     if report.latency is not None and report.held:
         record.durations.observe(report.latency)
-    for key, number in observation.counts.items():
-        record.counters[key] += number
-    for key, histogram in record.histograms.items():
-        value = observation.details.get(key)
-        if isinstance(value, int | float):
-            histogram.observe(value)
+    if record.histograms:
+        for key, histogram in record.histograms.items():
+            value = observation.details.get(key)
+            if isinstance(value, int | float):
+                histogram.observe(value)
+    if observation.counts:
+        for key, number in observation.counts.items():
+            record.counters[key] += number
+    elif observation is record.seen:
+        return
     record.details = {**observation.details, **record.counters}
+    record.seen = observation
 
 
 def count_outage(record: Record, report: Report, status: Status, now: float) -> None:
