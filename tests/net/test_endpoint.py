@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
-from connection_exporter.net import Endpoint, Network, TlsOptions
+from connection_exporter.net import Endpoint, LinkDetails, Network, TlsOptions
 from connection_exporter.net.certificate import CERTIFICATE_EXPIRY
 from support.certificates import presenting
 from support.streams import serving
@@ -47,8 +47,14 @@ async def test_a_session_shows_the_certificate_that_a_later_connection_was_prese
         assert held.tls is not None
         assert held.tls.seconds > 0
         assert endpoint.details(held)[CERTIFICATE_EXPIRY] == first.timestamp()
+        details = LinkDetails(endpoint, held, auth_seconds=0.5)
+        before = details.current()
+        assert before == {**endpoint.details(held), "auth_seconds": 0.5}
+        assert details.current() is before
         authority.issue_cert("localhost", not_after=renewed).configure_cert(context)
         _, two = await endpoint.connect(Quiet)
         assert endpoint.details(held)[CERTIFICATE_EXPIRY] == renewed.timestamp()
+        assert details.current() == {**endpoint.details(held), "auth_seconds": 0.5}
+        assert before[CERTIFICATE_EXPIRY] == first.timestamp()
         for connection in (one, two):
             connection.transport.abort()

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from connection_exporter.net.dial import Link, Network
-    from connection_exporter.net.endpoint import Endpoint
+    from connection_exporter.net.endpoint import Endpoint, LinkDetails
     from connection_exporter.net.failures import failure_from, translated
     from connection_exporter.net.proxy import Proxy
     from connection_exporter.net.tls_options import TlsOptions
 
-__all__ = ["Endpoint", "Link", "Network", "Proxy", "TlsOptions", "failure_from", "translated"]
+__all__ = ["Endpoint", "Link", "LinkDetails", "Network", "Proxy", "TlsOptions", "failure_from", "translated"]
 
 _MODULES = {
     "Link": "dial",
     "Network": "dial",
     "Endpoint": "endpoint",
+    "LinkDetails": "endpoint",
     "failure_from": "failures",
     "translated": "failures",
     "Proxy": "proxy",

@@ -6,7 +6,9 @@ A check holds one `Endpoint`, and its sessions and canaries connect through it:
     ...
     link, connection = await self._endpoint.connect(lambda: Connection(config))    # resolve, connect, TLS
     session.peer, session.addresses = link.peer, link.addresses
-    details = {**self._endpoint.details(link), "auth_seconds": seconds}            # anew at each probe
+    self._details = LinkDetails(self._endpoint, link, auth_seconds=seconds)
+    ...
+    details = {**self._details.current(), "reply_code": code}                      # at each probe
 
 A protocol that begins in plain text (postgresql, tcp with STARTTLS) sets up TLS by `Endpoint.start_tls`. A kind
 that follows redirects (http) holds one `Endpoint` for each origin.
@@ -15,7 +17,7 @@ that follows redirects (http) holds one `Endpoint` for each origin.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from connection_exporter.kind import Json
@@ -123,3 +125,25 @@ class Endpoint:
         cipher = tls.cipher()
         name = cipher[0] if cipher is not None else None
         return link._replace(tls=Handshake(seconds, tls.version(), name, self.certificate))
+
+
+class LinkDetails:
+    """The details of ``link``, and the ``others`` that last as long.
+
+    They are made once, and again if ``endpoint`` has been presented another certificate.
+    """
+
+    __slots__ = ("_certificate", "_details", "_endpoint", "_link")
+
+    def __init__(self, endpoint: Endpoint, link: Link, **others: Json) -> None:
+        self._endpoint = endpoint
+        self._link = link
+        self._certificate = endpoint.certificate
+        self._details: Mapping[str, Json] = {**endpoint.details(link), **others}
+
+    def current(self) -> Mapping[str, Json]:
+        """Return the details, which are the same object as before if nothing has changed."""
+        if self._certificate is not self._endpoint.certificate:
+            self._certificate = self._endpoint.certificate
+            self._details = {**self._details, **self._endpoint.details(self._link)}
+        return self._details

@@ -73,6 +73,26 @@ async def test_without_depth_only_ping_is_sent(start: StartRedis) -> None:
     assert b"cmdstat_info" not in used
 
 
+@pytest.mark.parametrize("depth", [True, False])
+async def test_an_answer_that_repeats_the_last_one_is_the_same_observation(depth: bool) -> None:
+    """An answer that differs in what is shown is another one. Only the details that have changed differ."""
+    infos = [b"role:master", b"role:master\r\nuptime:1", b"role:slave", b"role:master"]
+    replies = [b"$%d\r\n\r\n%b\r\n" % (len(info) + 2, info) if depth else b"" for info in infos]
+    pongs = [b"+PONG\r\n" + reply for reply in replies]
+    pongs += [b"-LOADING\r\n" + replies[0], b"-LOADING\r\n" + replies[0], pongs[0]]
+    handler = answering(b"+OK\r\n" + pongs[0], *pongs[1:])  # the first answers CLIENT SETNAME as well
+    async with serving(handler) as port, held(check_of(port, depth=depth)) as (session, first):
+        seen = [first] + [await session.probe() for _ in pongs[1:]]
+    assert seen[1] is first
+    assert seen[4].reason is Reason.STARTING
+    assert seen[5] is seen[4]
+    assert seen[6] == first
+    assert [answer.details.get("replica") for answer in seen[:4]] == (
+        [False, False, True, False] if depth else [None] * 4
+    )
+    assert (seen[2] is first) is not depth
+
+
 async def test_the_session_can_be_found_in_client_list(start: StartRedis) -> None:
     """An administrator sees who we are."""
     server = start()

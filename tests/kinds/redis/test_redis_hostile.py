@@ -143,6 +143,31 @@ def test_fields_of_info_are_searched_for_in_its_first_64_kib() -> None:
     assert read_fields(b"x" * 66_000 + b"\nrole:master\r\n") == {}
 
 
+_VALUES = st.text(st.sampled_from("master019\n:rol\xe9"), max_size=5) | st.just("9" * 120)
+_KEYS = [
+    "role",
+    "redis_version",
+    "maxmemory",
+    "maxmemory_policy",
+    "used_memory",
+    "used_memory_rss",
+    "x",
+    "# Server",
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(_KEYS), _VALUES), max_size=12))
+def test_fields_of_info_are_those_that_a_search_for_each_key_finds(lines: list[tuple[str, str]]) -> None:
+    """The one search for all keys overlooks none, whatever the values are, and takes the first of several."""
+    info = "".join(f"\r\n{key}:{value}" for key, value in lines) + "\r\n"
+    expected = {}
+    for key in ("role", "redis_version", "maxmemory", "maxmemory_policy", "used_memory"):
+        _, found, rest = info.partition(f"\n{key}:")
+        if found:
+            expected[key] = rest.partition("\r")[0][:100]
+    assert read_fields(info.encode()) == expected
+
+
 _ELEMENTS = st.recursive(
     st.one_of(
         st.integers(-(2**63), 2**63 - 1).map(lambda n: (b":%d\r\n" % n, n)),
@@ -169,6 +194,29 @@ def test_replies_are_the_same_however_they_are_cut(
         replies += reader.feed(wire[at : at + size], at_most=len(elements) - len(replies))
         at += size
     assert replies == [value for _, value in elements]
+
+
+_AFTER_PONG = st.sampled_from(
+    [b"$5\r\n", b"$05\r\n", b"$0\r\n", b"$-1\r\n", b"$1000000\r\n", b"+OK\r\n", b"-ERR x\r\n", b"-NOAUTH x\r\n",
+     b"*1\r\n", b"hello", b"\r\n", b"\r\r", b"+PONG\r\n", b":5\r\n"]
+)  # fmt: skip
+
+
+@given(st.lists(_AFTER_PONG, max_size=4), st.integers(1, 3))
+def test_the_usual_replies_are_the_same_when_the_parser_reads_them(pieces: list[bytes], at_most: int) -> None:
+    """The shortcut takes a whole PONG, and an INFO. One that comes in two reads goes through the parser."""
+
+    def outcome(reads: list[bytes]) -> object:
+        reader, replies = ReplyReader("it"), list[Reply]()
+        try:
+            for data in reads:
+                replies += reader.feed(data, at_most=at_most - len(replies))
+        except Failure as failure:
+            return failure.reason
+        return replies, reader.payload
+
+    data = b"".join([b"+PONG\r\n", *pieces])
+    assert outcome([data]) == outcome([data[:1], data[1:]])
 
 
 @given(

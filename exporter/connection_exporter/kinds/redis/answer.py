@@ -30,14 +30,15 @@ def commands_of(config: RedisConfig) -> dict[str, tuple[str, ...]]:
 
 
 def judge(
-    config: RedisConfig, where: str, replies: Mapping[str, Reply], details: dict[str, Json]
+    config: RedisConfig, where: str, replies: Mapping[str, Reply], link: Mapping[str, Json]
 ) -> Observation:
-    """Return what ``replies`` mean, with ``details`` completed.
+    """Return what ``replies`` mean. ``link`` are the details that do not depend on them.
 
     Raises `Failure` for what is not Redis, and for a server that is not the master although the sentinels named it.
     """
     pong, info = replies["ping"], replies.get("info")
     fields = read_fields(info) if isinstance(info, bytes) else {}
+    details = dict(link)
     if config.depth:
         details.update(details_of(fields))
         details["info_error"] = info.line if isinstance(info, Refusal) else None

@@ -6,7 +6,7 @@ that the server is the master; for a Cluster, CLUSTER INFO gives its state.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -15,7 +15,7 @@ from connection_exporter.kind import Failure, Json, Metric, MetricType, Observat
 from connection_exporter.kinds.redis.answer import commands_of, judge
 from connection_exporter.kinds.redis.config import RedisConfig
 from connection_exporter.kinds.redis.connection import Request
-from connection_exporter.kinds.redis.protocol import REFUSALS
+from connection_exporter.kinds.redis.protocol import REFUSALS, Reply
 from connection_exporter.kinds.redis.sentinel import Sentinels
 from connection_exporter.kinds.redis.server import Opened, RedisServer
 from connection_exporter.net import Network
@@ -114,25 +114,33 @@ class RedisSession:
             self.addresses = frozenset(host_and_port(address, server.port) for address in link.addresses)
         self._config = config
         self._sentinels = sentinels
-        self._server = server
-        self._opened = opened
+        self._where = server.where
+        self._connection = opened.connection
+        self._link = opened.details
         commands = commands_of(config)
         self._names = tuple(commands)
         self._request = Request.of(*commands.values())
         self._next_request = Request.of(_SET_NAME, *commands.values())
+        self._seen: tuple[list[Reply], Mapping[str, Json]] | None = None
+        self._observation: Observation | None = None
 
     async def probe(self) -> Observation:
-        """Send the commands of a probe together, and read their replies. Raises `Failure` when the session is gone."""
-        replies = await self._opened.connection.exchange(self._next_request)
-        self._next_request = self._request
-        self._opened.connection.mark_idle()
-        details: dict[str, Json] = {
-            **self._server.details(self._opened.link),
-            "auth_seconds": self._opened.auth_seconds,
-        }
+        """Send the commands of a probe together, and read their replies. Raises `Failure` when the session is gone.
+
+        Returns the same object as before if nothing has changed.
+        """
+        replies = await self._connection.exchange(self._next_request)
+        self._connection.is_idle = True
+        if self._next_request is not self._request:
+            self._next_request = self._request
+            del replies[0]
+        link = self._link.current()
         if self._sentinels is not None:
-            details["master"] = self._server.where
-            details["sentinels_known"] = self._sentinels.known
-            details["sentinels_agreeing"] = self._sentinels.agreeing
-        named = dict(zip(self._names, replies[-len(self._names) :], strict=True))
-        return judge(self._config, self._server.where, named, details)
+            link = {**link, **self._sentinels.details(self._where)}
+        if self._observation is None or (replies, link) != self._seen:
+            observation = judge(self._config, self._where, dict(zip(self._names, replies, strict=True)), link)
+            if observation != self._observation:
+                self._observation = observation
+            if not self._config.depth:  # INFO takes 4 KiB, and each one is different
+                self._seen = replies, link
+        return self._observation

@@ -8,7 +8,7 @@ from typing import Final
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Json
-from connection_exporter.kinds.redis.info import number_in, read_fields, wanted_keys
+from connection_exporter.kinds.redis.info import natural, read_fields, wanted_keys
 from connection_exporter.kinds.redis.protocol import Refusal, Reply
 
 _SLOTS: Final = 16384
@@ -25,7 +25,7 @@ def cluster_details(reply: Reply) -> dict[str, Json]:
     return {
         "cluster_state": state,
         "cluster_ok": state == "ok" if state is not None else None,
-        **{key: number_in(fields, key) for key in _NUMBERS},
+        **{key: natural(fields.get(key)) for key in _NUMBERS},
     }
 
 

@@ -48,7 +48,8 @@ class RedisConnection(PacedProtocol):
         self._reader = ReplyReader(where)
         self._replies: list[Reply] = []
         self._expected = 0
-        self._idle = False
+        self.is_idle = False
+        """Whether nothing more is expected until the next request, so that a clean close is `idle_closed`."""
         self._ended: Failure | None = None
         self._waiter: asyncio.Future[Failure | None] | None = None
 
@@ -59,7 +60,7 @@ class RedisConnection(PacedProtocol):
         """
         if self._ended is not None or self.transport.is_closing():
             raise self._ended or Failure(Reason.EOF, f"{self._where}: the connection is closed")
-        self._replies, self._expected, self._idle = [], len(request.names), False
+        self._replies, self._expected, self.is_idle = [], len(request.names), False
         self._waiter = self.lost.get_loop().create_future()
         self.transport.write(request.wire)  # a few bytes; the missing reply shows if they do not arrive
         try:
@@ -81,10 +82,6 @@ class RedisConnection(PacedProtocol):
             self._accept("AUTH", reply)
         if database != 0:
             self._accept("SELECT", await self._ask("SELECT", str(database)))
-
-    def mark_idle(self) -> None:
-        """Expect nothing more until the next request: a clean close is `idle_closed` from now on."""
-        self._idle = True
 
     def abort(self) -> None:
         """Close at once, without a word to the server. Idempotent."""
@@ -109,10 +106,7 @@ class RedisConnection(PacedProtocol):
         try:
             if missing == 0:
                 raise self._unrequested(data)
-            for reply in self._reader.feed(data, at_most=missing):
-                self._replies.append(reply)
-                if isinstance(reply, Refusal) and reply.fatal:
-                    raise Failure(reply.reason, f"{self._where}: {reply.line}")
+            self._replies += self._reader.feed(data, at_most=missing)
         except Failure as failure:
             self._end(failure)
         if len(self._replies) == self._expected:
@@ -131,7 +125,7 @@ class RedisConnection(PacedProtocol):
             return
         if exc is not None and (failure := failure_from(exc, self._where)):
             self._note_end(failure)
-        elif self._idle:
+        elif self.is_idle:
             self._note_end(Failure(Reason.IDLE_CLOSED, f"{self._where} closed the idle connection"))
         else:
             self._note_end(Failure(Reason.EOF, f"{self._where} closed the connection"))

@@ -3,7 +3,9 @@
 https://redis.io/docs/latest/commands/info/
 """
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from connection_exporter.core.health import Reason
@@ -11,18 +13,16 @@ from connection_exporter.kind import Json
 from connection_exporter.kinds.redis.config import RedisExpect
 
 _LONGEST_VALUE: Final = 100
-"""Bytes. Values are shown in JSON, and Python refuses to convert numbers of thousands of digits."""
+"""Characters. Values are shown in JSON, and Python refuses to convert numbers of thousands of digits."""
 
 _SEARCHED: Final = 64 * 1024
-"""Bytes of INFO that are searched. Our fields come in the first 6 KB; what grows with the data comes last."""
-
-Wanted = tuple[tuple[str, bytes], ...]
-"""Keys, each with how its line begins."""
+"""Bytes of INFO that are searched, in 4 ms at most. Our fields come in the first 6 KB; what grows with the data comes
+last."""
 
 
-def wanted_keys(*keys: str) -> Wanted:
+def wanted_keys(*keys: str) -> re.Pattern[str]:
     """Return what `read_fields` searches for."""
-    return tuple((key, f"\n{key}:".encode()) for key in keys)
+    return re.compile(rf"\n({'|'.join(keys)}):(?=([^\r]{{0,{_LONGEST_VALUE}}}))")
 
 
 _WANTED: Final = wanted_keys(
@@ -45,40 +45,38 @@ _WANTED: Final = wanted_keys(
 )
 
 
-def read_fields(info: bytes, wanted: Wanted = _WANTED) -> dict[str, str]:
-    """Return the ``wanted`` fields of INFO or CLUSTER INFO. Lines are ``key:value``, and each ends with CR LF."""
-    fields = {}
-    for key, beginning in wanted:  # a third cheaper than to split all of its 170 lines
-        at = info.find(beginning, 0, _SEARCHED)
-        if at >= 0:
-            at += len(beginning)
-            value = info[at : at + _LONGEST_VALUE].partition(b"\r")[0]
-            fields[key] = value.decode("utf-8", "replace")
-    return fields
+def read_fields(info: bytes, wanted: re.Pattern[str] = _WANTED) -> dict[str, str]:
+    """Return the ``wanted`` fields of INFO or CLUSTER INFO. Lines are ``key:value``, and each ends with CR LF.
+
+    One search for all keys takes two thirds of the time of one for each, and is cheaper than to split all 170 lines.
+    Of a key that is there twice, the first counts.
+    """
+    return dict(reversed(wanted.findall(info[:_SEARCHED].decode("utf-8", "replace"))))
 
 
-def number_in(fields: Mapping[str, str], key: str) -> int | None:
-    """Return the natural number that a field is, or ``None``."""
-    value = fields.get(key, "")
-    return int(value) if value.isascii() and value.isdigit() else None
+@lru_cache(maxsize=1024)  # most numbers are those of the last answer
+def natural(value: str | None) -> int | None:
+    """Return the natural number that the value of a field is, or ``None``."""
+    return int(value) if value is not None and value.isascii() and value.isdigit() else None
 
 
 def details_of(fields: Mapping[str, str]) -> dict[str, Json]:
     """Return the details that ``fields`` give; ``None`` for each that the server does not report."""
-    role = fields.get("role")
-    link = fields.get("master_link_status")
+    get = fields.get
+    role, link = get("role"), get("master_link_status")
+    used, limit = natural(get("used_memory")), natural(get("maxmemory"))
     return {
-        "server_version": fields.get("valkey_version") or fields.get("redis_version"),
+        "server_version": get("valkey_version") or get("redis_version"),
         "role": "replica" if role == "slave" else role,
         "replica": role == "slave" if role else None,
         "master_link_up": link == "up" if link else None,
-        "connected_replicas": number_in(fields, "connected_slaves"),
-        "memory_used_bytes": number_in(fields, "used_memory"),
-        "memory_max_bytes": number_in(fields, "maxmemory") or None,
-        "memory_policy": fields.get("maxmemory_policy"),
-        "memory_full": _memory_full(fields),
-        "connected_clients": number_in(fields, "connected_clients"),
-        "max_clients": number_in(fields, "maxclients"),
+        "connected_replicas": natural(get("connected_slaves")),
+        "memory_used_bytes": used,
+        "memory_max_bytes": limit or None,
+        "memory_policy": get("maxmemory_policy"),
+        "memory_full": _memory_full(fields, used, limit),
+        "connected_clients": natural(get("connected_clients")),
+        "max_clients": natural(get("maxclients")),
         "rdb_last_save_ok": _ok(fields, "rdb_last_bgsave_status"),
         "aof_last_write_ok": _ok(fields, "aof_last_write_status"),
         "loading": fields["loading"] == "1" if "loading" in fields else None,
@@ -107,18 +105,14 @@ def _ok(fields: Mapping[str, str], key: str) -> bool | None:
     return fields[key] == "ok" if key in fields else None
 
 
-def _memory_full(fields: Mapping[str, str]) -> bool | None:
+def _memory_full(fields: Mapping[str, str], used: int | None, limit: int | None) -> bool | None:
     """Return whether Redis refuses writes because its memory is full, by its own rule (evict.c, getMaxmemoryState).
 
     A replica is never full, since it accepts what its master sends. Nor is a server that evicts keys: its memory is
     always about full.
     """
-    used, limit = number_in(fields, "used_memory"), number_in(fields, "maxmemory")
     if used is None or limit is None:
         return None
-    counted = used - (number_in(fields, "mem_not_counted_for_evict") or 0)
-    return (
-        fields.get("role") == "master"
-        and fields.get("maxmemory_policy") == "noeviction"
-        and 0 < limit < counted
-    )
+    if limit == 0 or fields.get("role") != "master" or fields.get("maxmemory_policy") != "noeviction":
+        return False
+    return limit < used - (natural(fields.get("mem_not_counted_for_evict")) or 0)

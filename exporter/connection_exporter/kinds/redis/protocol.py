@@ -6,6 +6,7 @@ length is checked before hiredis is fed with it. The format is RESP2:
 https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,6 +64,9 @@ REFUSALS: Final = frozenset({Reason.QUERY, *_BY_CODE.values(), *(reason for _, r
 _TYPES: Final = (b"+", b"-", b":", b"$", b"*")
 """The types of RESP2. A server sends those of RESP3, such as pushes and attributes, only after HELLO 3."""
 
+_PONG: Final = b"+PONG\r\n"
+_PONG_AND_LENGTH: Final = re.compile(rb"\+PONG\r\n\$([1-9][0-9]{0,5})\r\n")
+
 _FATAL: Final = frozenset({Reason.AUTH, Reason.SLOTS_FULL, Reason.PROTOCOL})
 _LONGEST_MESSAGE: Final = 300
 _INCOMPLETE: Final = object()
@@ -94,6 +98,16 @@ def _next(parser: hiredis.Reader) -> Reply:
     return refusal_of(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply
 
 
+def _usual_replies(data: bytes) -> list[Reply] | None:
+    """Return the replies if ``data`` is the whole of what a healthy server sends: PONG, and INFO if it is asked for."""
+    if data == _PONG:
+        return [b"PONG"]
+    if (header := _PONG_AND_LENGTH.match(data)) is None:
+        return None
+    begin, end = header.end(), header.end() + int(header[1])
+    return [b"PONG", data[begin:end]] if data[end:] == b"\r\n" else None
+
+
 class ReplyReader:
     """Turns bytes into replies. ``where`` names the server in failures."""
 
@@ -112,16 +126,26 @@ class ReplyReader:
         return self._payload
 
     def feed(self, data: bytes, *, at_most: int) -> list[Reply]:
-        """Return the replies that ``data`` completes. Raises `Failure`, also for more than ``at_most`` replies."""
+        """Return the replies that ``data`` completes. Raises `Failure`, also for more than ``at_most`` replies.
+
+        An error reply after which the connection is of no use is a `Failure` as well.
+        """
+        # Between two replies there is no parser. The usual replies need none, which saves 400 of 480 opcodes.
+        if self._parser is None and (usual := _usual_replies(data)) is not None and len(usual) <= at_most:
+            return usual
         complete = self._check(data, at_most)
         parser = self._parser or hiredis.Reader(notEnoughData=_INCOMPLETE)
         # A parser keeps its buffer: 11 KiB for each service, after INFO. A new one takes 1.5 us.
         self._parser = parser if self._size or self._line else None
         try:
             parser.feed(data)
-            return [_next(parser) for _ in range(complete)]
+            replies = [_next(parser) for _ in range(complete)]
         except hiredis.ProtocolError as error:
             raise self._not_redis(str(error)) from error
+        for reply in replies:
+            if isinstance(reply, Refusal) and reply.fatal:
+                raise Failure(reply.reason, f"{self._where}: {reply.line}")
+        return replies
 
     def _check(self, data: bytes, at_most: int) -> int:
         """Follow the lengths in ``data``, and return how many replies it completes. Raises `Failure`."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from connection_exporter.config.url import parse_host, parse_port
 from connection_exporter.core.health import Reason
-from connection_exporter.kind import Failure
+from connection_exporter.kind import Failure, Json
 from connection_exporter.kinds.redis.config import Address, SentinelConfig
 from connection_exporter.kinds.redis.connection import Request, shown
 from connection_exporter.kinds.redis.protocol import Refusal, Reply
@@ -50,6 +50,10 @@ class Sentinels:
     def known(self) -> int:
         """The number of sentinels that are configured."""
         return len(self._servers)
+
+    def details(self, master: str) -> dict[str, Json]:
+        """Return the details of a session with ``master``."""
+        return {"master": master, "sentinels_known": self.known, "sentinels_agreeing": self.agreeing}
 
     async def find_master(self) -> Address:
         """Return the address that a majority of the sentinels names. Raises `Failure`."""

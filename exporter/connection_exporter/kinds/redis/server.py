@@ -6,19 +6,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from connection_exporter.config.tls import TlsConfig
-from connection_exporter.kind import Json
 from connection_exporter.kinds.redis.connection import RedisConnection
-from connection_exporter.net import Endpoint, Link, Network
+from connection_exporter.net import Endpoint, Link, LinkDetails, Network
 from connection_exporter.net.names import host_and_port
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A connection that is logged in. ``auth_seconds`` is how long the login took."""
+    """A connection that is logged in. ``details`` are those of its link, and how long the login took."""
 
     link: Link
     connection: RedisConnection
-    auth_seconds: float
+    details: LinkDetails
 
 
 class RedisServer:
@@ -54,10 +53,7 @@ class RedisServer:
         try:
             connected = time.perf_counter()
             await connection.log_in(user, password, database)
-            yield Opened(link, connection, time.perf_counter() - connected)
+            auth_seconds = time.perf_counter() - connected
+            yield Opened(link, connection, LinkDetails(self._endpoint, link, auth_seconds=auth_seconds))
         finally:
             connection.abort()
-
-    def details(self, link: Link) -> dict[str, Json]:
-        """Return the phases of a connection, and the expiry of the certificate that was presented last."""
-        return self._endpoint.details(link)
