@@ -178,6 +178,36 @@ async def test_a_pidfile_is_read_again_after_any_change(processes: Processes) ->
         await pidfile.find()
 
 
+async def test_that_a_pidfile_has_no_process_is_known_without_waiting(processes: Processes) -> None:
+    """Of a file that is absent, empty or names a dead process. Where it is known, `find` finds none either."""
+    dead, alive = processes.start(), processes.start()
+    dead.kill()
+    dead.wait()
+    path = processes.folder / "program.pid"
+    pidfile = Pidfile(path, timeout=5.0)
+    assert not pidfile.has_no_process()  # nothing is known yet
+
+    async def is_known() -> bool:
+        for _ in range(2):
+            with pytest.raises(Failure):
+                await pidfile.find()
+        return pidfile.has_no_process()
+
+    is_local = await is_known()  # depends on the file system
+    for content in (f"{dead.pid}\n", "\n", "no number\n"):
+        path.write_text(content)
+        assert not pidfile.has_no_process()  # it was written a moment ago, so its time proves nothing
+        await asyncio.sleep(1.1)
+        assert await is_known() == is_local
+    path.write_text(f"{alive.pid}\n")
+    await asyncio.sleep(1.1)
+    assert await pidfile.find() == alive.pid
+    assert not pidfile.has_no_process()
+    alive.kill()
+    alive.wait()
+    assert pidfile.has_no_process() == is_local
+
+
 async def test_each_metric_has_a_detail_or_a_count_as_its_source(processes: Processes) -> None:
     """Every counter starts at the first or second probe."""
     heartbeat = processes.folder / "beat"

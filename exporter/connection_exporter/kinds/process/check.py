@@ -73,6 +73,8 @@ class ProcessCheck:
 
     async def present(self) -> bool:
         """Return whether there is a process to hold. Always false for a unit: asking systemd costs a process."""
+        if self._pidfile is not None and self._pidfile.has_no_process():
+            return False
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT):
                 if self._pidfile:
