@@ -14,7 +14,8 @@ import psutil
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
-from connection_exporter.kinds.process.files import FileReader, file_system
+from connection_exporter.kinds.process.files import FileReader
+from connection_exporter.system.local_files import file_system
 
 _LONGEST: Final = 4096
 _MAX_PID: Final = 2**31 - 1
@@ -78,7 +79,7 @@ class Pidfile:
 
         If this is false, `successor_of` finds out. It takes four times as long.
         """
-        if self._kept is None or not self._file.is_local:
+        if self._kept is None or not self._file.place.are_local:
             return False
         version, content = self._kept
         try:
@@ -91,7 +92,7 @@ class Pidfile:
 
         An absent process is looked for four times a second. If this is false, `find` finds out, in ten times as long.
         """
-        if not self._file.is_local:
+        if not self._file.place.are_local:
             return False
         try:
             version = _version(os.stat(self._path))  # noqa: PTH116 - as above
