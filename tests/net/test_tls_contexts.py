@@ -12,6 +12,7 @@ from connection_exporter.kind import Failure
 from connection_exporter.net import tls
 from connection_exporter.net.tls import TlsContexts
 from connection_exporter.net.tls_options import TlsOptions
+from connection_exporter.system import files, local_files
 from connection_exporter.system.files import read_regular_file
 
 
@@ -38,6 +39,32 @@ async def test_a_file_with_other_content_gives_another_context(ca_file: Path) ->
     assert await contexts.get(TlsOptions(ca_file=ca_file)) is first
     ca_file.write_bytes(trustme.CA().cert_pem.bytes())
     assert await contexts.get(TlsOptions(ca_file=ca_file)) is not first
+
+
+@pytest.mark.parametrize(("file_system", "threads"), [("tmpfs", 1), ("nfs4", 3)])
+async def test_only_files_on_a_remote_file_system_are_read_each_time(
+    ca_file: Path, monkeypatch: pytest.MonkeyPatch, file_system: str, threads: int
+) -> None:
+    """On a local one, times, size and inode are compared instead, without a thread. A change is noticed at once."""
+    readers: list[str] = []
+
+    def counted(path: Path, *, most: int) -> bytes:
+        readers.append(threading.current_thread().name)
+        return read_regular_file(path, most=most)
+
+    monkeypatch.setattr(tls, "read_regular_file", counted)
+    monkeypatch.setattr(local_files, "file_system", lambda _: file_system)
+    monkeypatch.setattr(files, "_TICK", 0)
+    contexts, options = TlsContexts(), TlsOptions(ca_file=ca_file)
+    first = await contexts.get(options)
+    assert [await contexts.get(options) for _ in range(2)] == [first] * 2
+    assert readers == ["tls context"] * threads
+    await asyncio.sleep(0.05)  # until the clock of the file system has ticked
+    ca_file.write_bytes(trustme.CA().cert_pem.bytes())
+    assert await contexts.get(options) is not first
+    ca_file.unlink()
+    with pytest.raises(Failure):
+        await contexts.get(options)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ A context costs 25 ms and nearly a megabyte, so one per service would stall the 
 import codecs
 import hashlib
 import ssl
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
 from connection_exporter.net.failures import NO_THREADS
 from connection_exporter.net.tls_options import TlsOptions
-from connection_exporter.system.files import read_regular_file
+from connection_exporter.system.files import Stamp, is_recent, read_regular_file, stamp_of
+from connection_exporter.system.local_files import LocalFiles
 from connection_exporter.system.threads import NoThread, SharedWork, WorkDied
 
 MOST_CONTEXTS: Final = 128
@@ -37,15 +39,32 @@ _LOWEST: Final = "1.2"
 
 @dataclass(frozen=True, slots=True)
 class _Made:
+    """A context, and the files that it is made from.
+
+    ``stamps`` is ``None`` if the files may change and keep their stamps.
+    """
+
     context: ssl.SSLContext
     digest: bytes
+    files: tuple[Path, ...]
+    places: LocalFiles
+    stamps: tuple[Stamp, ...] | None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the files are known not to have changed. Never blocks, so it is false on a remote file system."""
+        return not self.files or (
+            self.stamps is not None
+            and self.places.are_local
+            and self.stamps == tuple([stamp_of(path) for path in self.files])
+        )
 
 
 class TlsContexts:
     """The current context for each set of options. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._made: dict[TlsOptions, _Made] = {}
+        self._made: OrderedDict[TlsOptions, _Made] = OrderedDict()
         self._work: SharedWork[TlsOptions, _Made] = SharedWork()
 
     async def get(self, options: TlsOptions) -> ssl.SSLContext:
@@ -54,28 +73,30 @@ class TlsContexts:
         Raises `Failure`: tls if a file cannot be used, internal where no thread can be started.
         """
         made = known = self._made.get(options)
-        if made is None or options.files:
+        if made is None or not made.is_current:
             try:
                 made = await self._work.run(options, lambda: _current(options, known), name="tls context")
             except NoThread as error:
                 raise Failure(Reason.INTERNAL, NO_THREADS) from error
             except WorkDied as error:
                 raise Failure(Reason.INTERNAL, f"no TLS context: {error}") from error
-        self._made.pop(options, None)
-        self._made[options] = made  # the most recently used is the last
+            self._made[options] = made
+        self._made.move_to_end(options)
         while len(self._made) > MOST_CONTEXTS:
-            del self._made[next(iter(self._made))]
+            self._made.popitem(last=False)  # the least recently used
         return made.context
 
 
 def _current(options: TlsOptions, known: _Made | None) -> _Made:
-    """Return ``known`` if it was made from what the files contain now, otherwise make a new context."""
-    digest = hashlib.blake2b(
-        b"".join(hashlib.blake2b(_content(path)).digest() for path in options.files)
-    ).digest()
-    if known is not None and known.digest == digest:
-        return known
-    return _Made(make_context(options), digest)
+    """Return the context of ``known`` if it was made from what the files contain now, otherwise a new one. Blocks."""
+    files = options.files
+    places = known.places if known is not None else LocalFiles(*files)
+    places.locate()
+    stamps = tuple([stamp_of(path) for path in files])  # before the look, so that no change is missed
+    digest = hashlib.blake2b(b"".join(hashlib.blake2b(_content(path)).digest() for path in files)).digest()
+    context = known.context if known is not None and known.digest == digest else make_context(options)
+    is_settled = all(stamp and not is_recent(stamp) for stamp in stamps)
+    return _Made(context, digest, files, places, stamps if is_settled else None)
 
 
 def _content(path: Path) -> bytes:

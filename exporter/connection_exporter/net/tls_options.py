@@ -9,7 +9,7 @@ TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """What a service asks of TLS. Paths are read again at each connect, so that renewed files are used.
+    """What a service asks of TLS. Files are looked at again at each connect, so that renewed ones are used.
 
     ``ca_file`` replaces the system's authorities. ``ciphers`` is a list of OpenSSL's for TLS 1.2 and older. Without
     ``min_version``, the oldest version is 1.2, or ``max_version`` if that is older. ``server_name`` replaces the host

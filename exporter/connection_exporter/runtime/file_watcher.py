@@ -7,7 +7,6 @@ change of the inode (ctime) is among these, because a copy can preserve the time
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Final, TypeVar
 
 from connection_exporter.config import Config
 from connection_exporter.config.secret import files_of
-from connection_exporter.system.files import read_regular_file
+from connection_exporter.system.files import Stamp, is_recent, read_regular_file, stamp_of
 from connection_exporter.system.threads import start_in_thread
 
 LOOK_EVERY: Final = 2.0
@@ -27,11 +26,7 @@ STUCK_AFTER: Final = 1.0
 MOST_STUCK: Final = 64
 """Files that do not respond, each of which keeps a thread, and after which no more files are looked at."""
 
-_TICK: Final = 1_000_000_000
-"""Nanoseconds. Ticks take up to 10 ms on local file systems, and may take a second on others."""
-
 _LARGEST: Final = 16 * 1024 * 1024
-_Stamp = tuple[int, ...]
 _T = TypeVar("_T")
 
 
@@ -45,7 +40,7 @@ class FileWatcher:
     def __init__(self) -> None:
         self._known: dict[Path, bytes] = {}
         self._last: dict[Path, bytes] = {}
-        self._digests: dict[Path, tuple[_Stamp, bytes]] = {}
+        self._digests: dict[Path, tuple[Stamp, bytes]] = {}
         self._stuck: set[Path] = set()
 
     async def changed(self, files: Iterable[Path]) -> list[Path]:
@@ -97,13 +92,13 @@ class FileWatcher:
             if look.abandoned:
                 return
             look.begun += 1
-            stamp = _stamp(path)
+            stamp = stamp_of(path)
             old_stamp, digest = self._digests.get(path, (None, b""))
             if stamp != old_stamp:
                 digest = _digest(path)
             if look.abandoned:
                 return
-            if _is_recent(stamp):
+            if is_recent(stamp):
                 self._digests.pop(path, None)
             else:
                 self._digests[path] = stamp, digest
@@ -140,19 +135,6 @@ def users_of_files(config: Config) -> dict[Path, list[str]]:
         for path in dict.fromkeys(path for _, path in files_of(service)):
             users.setdefault(path, []).append(name)
     return users
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return ()
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev
-
-
-def _is_recent(stamp: _Stamp) -> bool:
-    """Return whether another change may get the same stamp, because the clock of a file system has ticks."""
-    return bool(stamp) and time.time_ns() - stamp[1] < _TICK
 
 
 def _digest(path: Path) -> bytes:

@@ -3,7 +3,18 @@
 import errno
 import os
 import stat
+import time
 from pathlib import Path
+from typing import Final
+
+Stamp = tuple[int, ...]
+"""What differs after a change of a file, if the file system's clock has ticked meanwhile; empty if there is no file.
+
+The last change of the inode (ctime) is part of it: a copy can preserve the time of modification and the size.
+"""
+
+_TICK: Final = 1_000_000_000
+"""Nanoseconds. Ticks take up to 10 ms on local file systems, and may take a second on others."""
 
 
 def read_regular_file(path: Path, *, most: int) -> bytes:
@@ -23,3 +34,17 @@ def read_regular_file(path: Path, *, most: int) -> bytes:
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return the present stamp of a file. Blocks while the file system does not respond."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - half the time of Path
+    except (OSError, ValueError):
+        return ()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev
+
+
+def is_recent(stamp: Stamp) -> bool:
+    """Return whether another change may get the same stamp."""
+    return bool(stamp) and time.time_ns() - stamp[1] < _TICK
