@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from dataclasses import replace
 
 from connection_exporter.config import EXAMPLE
 from connection_exporter.core.health import Event, Reason
@@ -40,6 +41,23 @@ async def test_it_says_what_the_snapshot_says_after_any_event() -> None:
         why = None if event in (Event.ANSWERED_GOOD, Event.CANARY_GOOD, Event.BEGUN) else Reason.REFUSED
         seen = Observation(details={"ünïcode": chance.random()}) if event is Event.ANSWERED_GOOD else None
         board.put(chance.choice(board.names), Report(event, why, 'told "so"', seen, 0.1))
+        await agree(board, detailed)
+
+
+async def test_it_says_what_the_snapshot_says_of_a_large_board() -> None:
+    """Whose services are counted group by group."""
+    services = build(load_text(EXAMPLE).services, Network())
+    board = Board([replace(s, name=f"{s.name}_{i}") for i in range(30) for s in services], SystemClock())
+    detailed = BoardJson(board)
+    for step in (7, 3, 1):
+        for place, name in enumerate(board.names[::step]):
+            failed = place % 3 == 0
+            event, why = (Event.FAILED, Reason.REFUSED) if failed else (Event.ANSWERED_GOOD, None)
+            board.put(name, Report(event, why, latency=0.1))
+        await agree(board, detailed)
+        plain = json.loads(json.dumps(snapshot.detailed(board)["services"]))
+        assert json.loads(b"".join(detailed.pieces()))["services"] == plain
+        board.remove(board.names[60])
         await agree(board, detailed)
 
 

@@ -4,9 +4,10 @@ Everything here is made from memory. Every field is always present, and ``None``
 dictionaries are also the source of the JSON schemas in /openapi.json.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
@@ -106,12 +107,25 @@ class ServiceWithTransitions(Service):
     transitions: Annotated[list[Transition], Field(max_length=TRANSITIONS_KEPT)]
 
 
+class Tally(NamedTuple):
+    """What `overall` counts of some services, or of all."""
+
+    statuses: Mapping[Status, int]
+    last_check_at: float | None
+
+
+def tally(records: Sequence[Record]) -> Tally:
+    """Count services by status, and find their last check."""
+    checked = [record.last_check_at for record in records if record.last_check_at is not None]
+    return Tally(Counter([record.status for record in records]), max(checked, default=None))
+
+
 def health(board: Board) -> Health:
     """Return the answer of /health."""
     return {
         "status": board.overall(),
         "monitoring_active": board.active,
-        "last_update": _last_update(board.records()),
+        "last_update": timestamp(tally(board.records()).last_check_at),
     }
 
 
@@ -120,19 +134,21 @@ def detailed(board: Board) -> Detailed:
     return {**overall(board), "services": {record.name: service(record) for record in board.records()}}
 
 
-def overall(board: Board) -> Head:
-    """Return the answer of /health/detailed without its services."""
-    records = board.records()
+def overall(board: Board, tallies: Sequence[Tally] | None = None) -> Head:
+    """Return the answer of /health/detailed without its services. ``tallies`` are theirs, if they are known already."""
+    tallies = [tally(board.records())] if tallies is None else tallies
     counts = dict.fromkeys(Status, 0)
-    for record in records:
-        counts[record.status] += 1
+    for statuses, _ in tallies:
+        for status, number in statuses.items():
+            counts[status] += number
+    checked = [at for _, at in tallies if at is not None]
     return {
         "status": board.overall(),
         "monitoring_active": board.active,
-        "last_update": _last_update(records),
+        "last_update": timestamp(max(checked, default=None)),
         "uptime_seconds": round(board.clock.monotonic() - board.started, 3),
         "summary": {
-            "total": len(records),
+            "total": sum(counts.values()),
             "healthy": counts[Status.HEALTHY],
             "unhealthy": counts[Status.UNHEALTHY],
             "disconnected": counts[Status.DISCONNECTED],
@@ -194,7 +210,3 @@ def timestamp(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _last_update(records: list[Record]) -> str | None:
-    return timestamp(max((r.last_check_at for r in records if r.last_check_at is not None), default=None))

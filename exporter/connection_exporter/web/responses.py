@@ -1,7 +1,7 @@
 """Owns the forms of responses: JSON, errors as application/problem+json (RFC 9457), and long ones in parts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,9 +14,8 @@ NO_CACHE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosni
 PROBLEM: Final = "application/problem+json"
 
 
-def dumps(value: Any) -> str:
-    """Return ``value`` as JSON, in the one form that this exporter sends."""
-    return json.dumps(value, ensure_ascii=False)
+dumps: Final[Callable[[Any], str]] = json.JSONEncoder(ensure_ascii=False).encode
+"""Returns a value as JSON, in the one form that this exporter sends."""
 
 
 def json_response(body: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Response:
