@@ -741,6 +741,17 @@ async def test_what_has_not_changed_is_neither_written_nor_compressed_again(cloc
     assert [len(cohort.rows) for cohort in exposition._sheet._cohorts] == [100, 100, 100]
 
 
+async def test_services_that_change_between_all_scrapes_stay_together(clock: Clock) -> None:
+    """They need not be sorted each time."""
+    board = Board([a_service(f"service_{index}") for index in range(450)], clock)
+    exposition = Exposition(board, own_registry())
+    for _ in range(3):
+        answers(board, board.names)
+        assert by_service(unpacked(await exposition.answer(None, "gzip"))) == by_service(expected(board)[0])
+        cohorts = [[row.record.name for row in cohort.rows] for cohort in exposition._sheet._cohorts]
+        assert cohorts == [[*board.names[:200]], [*board.names[200:400]], [*board.names[400:]]]
+
+
 def kept_texts(exposition: Exposition) -> list[Text]:
     """Return the texts that are kept: those of the families that seldom change, and of the others."""
     sheet = exposition._sheet
