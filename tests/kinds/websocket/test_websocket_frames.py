@@ -72,6 +72,42 @@ def test_a_slice_has_a_limited_number_of_frames() -> None:
     assert data == frame(0x81) * FRAMES_PER_SLICE
     assert parsed == len(data)
     assert splitter.frames == FRAMES_PER_SLICE
+    assert splitter.skip_messages(frame(0x81) * 1000) == (0, len(frame(0x81)) * FRAMES_PER_SLICE)
+    assert splitter.frames == 2 * FRAMES_PER_SLICE
+
+
+@pytest.mark.parametrize(
+    ("rest", "begun"),
+    [
+        (b"", b""),
+        (frame(0x81, b"x" * 200)[:-1], b""),
+        (frame(0xC1, b"x"), b""),
+        (frame(0x01) + frame(0x81), b""),
+        (frame(0x8A) + frame(0x81), b""),
+        (b"\x81\x81abcdx", b""),
+        (frame(0x81, bytes(1025)), b""),
+        (frame(0x81), frame(0x01)),
+        (frame(0x80), frame(0x01)),
+        (frame(0x81), frame(0x81, b"x")[:2]),
+    ],
+)
+def test_messages_that_are_only_counted_are_skipped_up_to_anything_else(rest: bytes, begun: bytes) -> None:
+    """A message that is incomplete, compressed or breaks a rule is left to the parser, and so is one that has begun."""
+    splitter = FrameSplitter("it", max_message_size=1024)
+    splitter.split(begun)
+    frames = splitter.frames
+    skipped = frame(0x81) + frame(0x82, b"yes") + frame(0x81, bytes(1024)) if not begun else b""
+    assert splitter.skip_messages(skipped + rest) == (1027 if skipped else 0, len(skipped))
+    assert splitter.frames - frames == (3 if skipped else 0)
+
+
+def test_messages_are_skipped_again_after_one_in_fragments() -> None:
+    """Also if the last fragment arrives in pieces."""
+    splitter = FrameSplitter("it", max_message_size=1024)
+    _split_all(splitter, frame(0x01, b"x") + frame(0x89) + frame(0x80, b"long")[:-1])
+    assert splitter.skip_messages(frame(0x81)) == (0, 0)
+    _split_all(splitter, b"g")
+    assert splitter.skip_messages(frame(0x81)) == (0, 2)
 
 
 @pytest.mark.parametrize(

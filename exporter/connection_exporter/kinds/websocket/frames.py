@@ -44,6 +44,10 @@ _OPCODE: Final = 0x0F
 _CONTROL: Final = 0x08
 _MASK: Final = 0x80
 _CONTROL_PAYLOAD_LIMIT: Final = 125
+_MESSAGE: Final = (
+    0x81,
+    0x82,
+)  # the first byte of a text or binary message in one frame that is not compressed
 
 
 def ping() -> tuple[bytes, bytes]:
@@ -81,13 +85,33 @@ class FrameSplitter:
         self._address = address
         self._limit = max_message_size
         self._final = False  # whether the frame that is being split ends its message
-        self._fragments = 0
+        self._fragments = 0  # of the message that has begun and not ended
         self._rest = b""  # the beginning of a header or of a control frame
 
     @property
     def is_between_frames(self) -> bool:
         """Whether the next byte is the first one of a frame."""
         return not self.payload_left and not self._rest
+
+    def skip_messages(self, data: bytes) -> tuple[int, int]:
+        """Count the messages at the beginning of ``data`` that only need to be counted.
+
+        Return the bytes of their payload, and how much of ``data`` they cover. It stops after `FRAMES_PER_SLICE`, and
+        at anything but a complete message in one frame that breaks no rule and is not compressed.
+        """
+        payload = at = 0
+        if self._fragments or not self.is_between_frames:
+            return payload, at
+        end, stop = len(data), self.frames + FRAMES_PER_SLICE
+        while at < end and data[at] in _MESSAGE and self.frames < stop:
+            header, length = _header(data, at)
+            next_frame = at + header + length
+            if next_frame > end or length > self._limit or data[at + 1] & _MASK:
+                break
+            self.frames += 1
+            payload += length
+            at = next_frame
+        return payload, at
 
     def split(self, data: bytes) -> tuple[bytes, int]:
         """Return the next bytes for `ClientProtocol`, with no incomplete frame, and how much of ``data`` they cover.
@@ -143,6 +167,8 @@ class FrameSplitter:
             raise Failure(
                 Reason.PROTOCOL, f"{self._address} sent a message in more than {FRAGMENTS_LIMIT} fragments"
             )
+        if first & _FIN:
+            self._fragments = 0
 
     def _broken(self, rule: str) -> Failure:
         return Failure(Reason.PROTOCOL, f"{self._address} breaks the WebSocket protocol: {rule}")
