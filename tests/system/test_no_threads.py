@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from connection_exporter.core.health import Reason, Status
@@ -29,8 +28,8 @@ async def test_work_that_finds_no_thread_is_done_all_the_same() -> None:
 
 
 async def test_work_that_finds_no_thread_in_the_pool_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pool keeps it all the same, and would run it with its first thread."""
-    monkeypatch.setattr(threads, "_POOL", ThreadPoolExecutor(1))
+    """In the caller's thread, and not again by the first thread of the pool."""
+    monkeypatch.setattr(threads, "_POOL", threads._Pool(1))
     done: list[threading.Thread] = []
 
     def work() -> None:
@@ -41,6 +40,15 @@ async def test_work_that_finds_no_thread_in_the_pool_is_done_once(monkeypatch: p
     await run_in_pool(work)
     assert len(done) == 2
     assert done[0] is threading.main_thread() is not done[1]
+
+
+async def test_a_pool_that_gets_no_more_threads_uses_those_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work waits for one of them."""
+    monkeypatch.setattr(threads, "_POOL", threads._Pool(4))
+    first = await run_in_pool(threading.current_thread)
+    with no_threads():
+        done = await asyncio.gather(*(run_in_pool(threading.current_thread) for _ in range(10)))
+    assert set(done) == {first} != {threading.main_thread()}
 
 
 async def test_a_look_up_without_a_thread_is_our_own_fault_and_recovers() -> None:

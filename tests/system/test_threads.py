@@ -96,6 +96,25 @@ async def test_the_pool_returns_and_raises_what_the_work_does() -> None:
     assert len(names) < 5
 
 
+async def test_the_pool_has_a_few_threads_and_leaves_out_what_is_cancelled_before_it_begins() -> None:
+    """Four at a time, in the order in which they came."""
+    go_on, done, used = threading.Event(), list[int](), set[threading.Thread]()
+
+    def work(number: int) -> None:
+        used.add(threading.current_thread())
+        go_on.wait(20)
+        done.append(number)
+
+    calls = [asyncio.ensure_future(run_in_pool(partial(work, number))) for number in range(12)]
+    await asyncio.sleep(0.05)
+    calls[10].cancel()
+    await asyncio.sleep(0)
+    assert len(used) == 4
+    go_on.set()
+    await asyncio.wait(calls)
+    assert sorted(done) == [number for number in range(12) if number != 10]
+
+
 async def test_work_that_hangs_costs_one_thread_per_key() -> None:
     """Callers that give up and ask again join the call in flight."""
     shared: SharedWork[str, bool] = SharedWork()
