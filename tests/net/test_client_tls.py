@@ -1,6 +1,7 @@
 """TLS to a hostile server: no flood of records holds up the event loop, and nothing that arrives is lost."""
 
 import asyncio
+import random
 import socket
 import ssl
 import threading
@@ -11,6 +12,8 @@ import pytest
 import trustme
 from connection_exporter.core.health import Reason
 from connection_exporter.net import Endpoint, Network, TlsOptions, failure_from
+from connection_exporter.net.client_tls import ClientTls
+from connection_exporter.net.pacing import Pacer
 from support.certificates import presenting
 from support.hostile import assert_iterations_are_short
 from support.watched import on_uvloop
@@ -264,3 +267,21 @@ async def test_what_is_sent_arrives_encrypted_and_whole() -> None:
         await until(done.is_set)
         assert b"".join(arrived) == content
         inside.transport.abort()
+
+
+@pytest.mark.parametrize("longest", [2, 7, 40, 20_000])
+def test_it_is_known_how_much_of_a_record_is_to_come_however_the_bytes_are_cut(longest: int) -> None:
+    """Headers may be cut as well, and records may be empty."""
+    draw = random.Random(longest)
+    left, stream = [0], b""  # left[n]: what is to come of the record in which the first n bytes end
+    for _ in range(200):
+        size = draw.choice((0, 1, 4, 5, 6, 300, 16_384))
+        stream += b"\x17\x03\x03" + size.to_bytes(2) + bytes(size)
+        left += [0] * 4 + list(range(size, -1, -1))
+    tls = ClientTls(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "localhost", asyncio.Protocol(), Pacer())
+    at = 0
+    while at < len(stream):
+        data = stream[at : at + draw.randint(1, longest)]
+        tls._follow_records(data)
+        at += len(data)
+        assert tls._record_left == left[at]

@@ -47,13 +47,15 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._resumption = resumption
         session, self._verified_at = resumption.offer(context) if resumption is not None else (None, 0.0)
-        name = certificate_name(server_name)
+        name = certificate_name(
+            server_name
+        ).encode()  # the ssl module would look at each label of a str again
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
         self._inside = inside
         self._reader = PacedReader(pacer, self._decrypt, slice_size=self._slice_size)
         self._raw: asyncio.Transport
         self._early = bytearray()  # received during the handshake
-        self._arrived = asyncio.Event()
+        self._arrived: asyncio.Future[None] | None = None  # what the handshake waits for
         self._lost: Exception | None = None
         self._is_secure = False
         self._is_over = False
@@ -75,8 +77,8 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
             while not self._early:
                 if self._lost is not None:
                     raise self._lost
-                self._arrived.clear()
-                await self._arrived.wait()
+                self._arrived = asyncio.get_running_loop().create_future()
+                await self._arrived
             data = bytes(self._early[:_SLICE_OF_HANDSHAKE])
             del self._early[:_SLICE_OF_HANDSHAKE]
             self._follow_records(data)
@@ -111,7 +113,7 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
         if not self._early:
             self.pause_reading()
         self._early += data
-        self._arrived.set()
+        self._go_on()
 
     def eof_received(self) -> None:
         """Note that the server sends nothing more (asyncio)."""
@@ -128,7 +130,7 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
             self._reader.finish(lambda: self._end(exc))
         else:
             self._lost = exc or ConnectionResetError()
-            self._arrived.set()
+            self._go_on()
 
     def pause_writing(self) -> None:
         """Pass it on (asyncio)."""
@@ -189,6 +191,10 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
         if self._pauses == 0 and not self._raw.is_closing():
             self._raw.resume_reading()
 
+    def _go_on(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
     def _read_last_words(self) -> None:
         """Take what the server has sent before it reset the connection: an alert, if it does not accept us.
 
@@ -210,15 +216,13 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
 
     def _follow_records(self, data: bytes) -> None:
         """Keep track of how much of the last record is still to come."""
+        if self._header:
+            data, self._header = self._header + data, b""
         at = self._record_left
-        while at < len(data):
-            header = self._header + data[at : at + _RECORD_HEADER - len(self._header)]
-            at += len(header) - len(self._header)
-            self._header = header
-            if len(header) == _RECORD_HEADER:
-                self._header = b""
-                at += int.from_bytes(header[3:])
-        self._record_left = at - len(data)
+        while at + _RECORD_HEADER <= len(data):
+            at += _RECORD_HEADER + int.from_bytes(data[at + 3 : at + _RECORD_HEADER])
+        self._header = data[at:]
+        self._record_left = max(at - len(data), 0)
 
     def _shake_hands(self) -> bool:
         """Take the next step of the handshake; return whether it is complete. Raises OSError.
