@@ -21,7 +21,8 @@ from connection_exporter.kinds.websocket.config import WebsocketConfig
 from connection_exporter.kinds.websocket.connection import WebsocketConnection
 from connection_exporter.kinds.websocket.dialogue import Line, script
 from connection_exporter.kinds.websocket.handshake import UpgradeRefused
-from connection_exporter.net import Endpoint, Link, Network
+from connection_exporter.kinds.websocket.stream import Stream
+from connection_exporter.net import Endpoint, Link, LinkDetails, Network
 from connection_exporter.net.certificate import CERTIFICATE_EXPIRY_METRIC
 from connection_exporter.net.failures import REASONS
 
@@ -124,7 +125,8 @@ class WebsocketCheck:
         except BaseException:
             connection.leave()
             raise
-        return _WebsocketSession(config, self._endpoint, link, connection, on_probe=on_probe, details=details)
+        shown = LinkDetails(self._endpoint, link, **details)
+        return _WebsocketSession(config, link, connection, on_probe=on_probe, details=shown)
 
     async def _headers(self) -> list[tuple[str, str]]:
         config, tokens = self._config, self._tokens
@@ -144,19 +146,16 @@ class _WebsocketSession:
     def __init__(
         self,
         config: WebsocketConfig,
-        endpoint: Endpoint,
         link: Link,
         connection: WebsocketConnection,
         *,
         on_probe: Sequence[Line],
-        details: dict[str, Json],
+        details: LinkDetails,
     ) -> None:
         self.lost = connection.lost
         self.peer = link.peer
         self.addresses = link.addresses
         self._config = config
-        self._endpoint = endpoint
-        self._link = link
         self._connection = connection
         self._on_probe = on_probe
         self._details = details
@@ -168,8 +167,8 @@ class _WebsocketSession:
 
     async def probe(self) -> Observation:
         """Send a ping, run the dialogue, and check the stream for a gap. Raises `Failure`."""
-        connection, config = self._connection, self._config
-        details = {**self._endpoint.details(self._link), **self._details}
+        connection, stream = self._connection, self._connection.stream
+        details = dict(self._details.current())
         problem: Failure | None = None
         connection.probing = True
         try:
@@ -180,14 +179,15 @@ class _WebsocketSession:
                 details["dialogue_seconds"] = time.monotonic() - began
         except asyncio.CancelledError as cancelled:
             if "ping_seconds" not in details:
-                raise cancelled from _no_pong(config, connection)
-            raise cancelled from Failure(Reason.EXPECT, f"{connection.stream.dialogue.missing} in time")
+                raise cancelled from _no_pong(self._config, connection)
+            raise cancelled from Failure(Reason.EXPECT, f"{stream.dialogue.missing} in time")
         finally:
             connection.probing = False
-        details["last_message_timestamp_seconds"] = connection.stream.last_message
-        counts = {"messages": connection.stream.messages - self._counted}
-        self._counted = connection.stream.messages
-        problem = problem or _gap(config, time.monotonic() - connection.stream.quiet_since)
+        details["last_message_timestamp_seconds"] = stream.last_message
+        arrived = stream.messages - self._counted
+        self._counted = stream.messages
+        counts = {"messages": arrived} if arrived else {}
+        problem = problem or _gap(self._config, stream)
         if problem is not None:
             return Observation(problem.reason, problem.message, details, counts)
         return Observation(details=details, counts=counts)
@@ -230,8 +230,11 @@ def _no_pong(config: WebsocketConfig, connection: WebsocketConnection) -> Failur
     return Failure(Reason.TIMEOUT, f"{config.address} does not answer a ping")
 
 
-def _gap(config: WebsocketConfig, quiet: float) -> Failure | None:
+def _gap(config: WebsocketConfig, stream: Stream) -> Failure | None:
     limit = config.max_gap
-    if limit is None or quiet <= limit:
+    if limit is None:
+        return None
+    quiet = time.monotonic() - stream.quiet_since
+    if quiet <= limit:
         return None
     return Failure(Reason.GAP, f"no message for {quiet:.1f} s, more than max_gap {format_duration(limit)}")

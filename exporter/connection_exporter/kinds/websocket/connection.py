@@ -133,9 +133,7 @@ class WebsocketConnection(PacedProtocol):
         """Parse a small read at once, and a large one slice by slice (asyncio)."""
         self._arrived = time.perf_counter()
         # Nearly every pong arrives alone. To parse it takes 750 opcodes, to compare it 50.
-        is_pong = (
-            data == PONG + self._ping and self._splitter.is_between_frames and not self._paced.has_slices
-        )
+        is_pong = data == PONG + self._ping and self._splitter.is_between_frames and self._paced.is_free
         if not (is_pong and self._take_pong()):
             super().data_received(data)
 
