@@ -6,7 +6,7 @@ Scrapes that arrive within a second share one rendering, see `rendering.Shared`.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -82,7 +82,7 @@ class Exposition:
         for family, texts in self._sheet.families(compressed=compressed):
             found = [text for text in texts if text]
             if found:
-                head = header(family, openmetrics=openmetrics).encode()
+                head = header(family, openmetrics=openmetrics)
                 pieces.append(self._kept_head(head) if isinstance(found[0], Text) else head)
                 pieces += found
             await slices.pause_if_due()
@@ -95,11 +95,12 @@ class Exposition:
         return self._heads[head]
 
 
-def header(family: Family, *, openmetrics: bool) -> str:
+@lru_cache(maxsize=1024)
+def header(family: Family, *, openmetrics: bool) -> bytes:
     """Return the HELP and TYPE lines. In OpenMetrics a counter's family has no ``_total``, and quotes are escaped."""
     counter = openmetrics and family.type is MetricType.COUNTER
     name = family.name.removesuffix("_total") if counter else family.name
     text = family.help.replace("\\", r"\\").replace("\n", r"\n")
     if openmetrics:
         text = text.replace('"', r"\"")
-    return f"# HELP {name} {text}\n# TYPE {name} {family.type.value}\n"
+    return f"# HELP {name} {text}\n# TYPE {name} {family.type.value}\n".encode()

@@ -4,10 +4,11 @@ Docs, rules and dashboards are compared with this list.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from connection_exporter.core.health import Status, Verdict
-from connection_exporter.kind import Metric, MetricType, Service
+from connection_exporter.kind import Json, Metric, MetricType, Service
 from connection_exporter.monitor.record import Record
 from connection_exporter.web.samples import (
     Family,
@@ -18,8 +19,6 @@ from connection_exporter.web.samples import (
     family_of_values,
     numbers,
 )
-
-_NUMBERS: Final = (bool, int, float)
 
 
 class Spent(NamedTuple):
@@ -49,9 +48,9 @@ def spent_until(now: float, services: Sequence[Spent]) -> str:
     The exact sum is the one that the board makes at a transition, or a counter could fall by a bit. A status that was
     entered after ``now`` has got no seconds yet.
     """
-    every = [seconds + (now - since) if now > since else seconds for _, seconds, since, _ in services]
-    texts = zip(services, numbers(every), strict=True)
-    return "".join([f"{before}{text}{after}" for (before, _, _, after), text in texts])
+    before, seconds, since, after = zip(*services, strict=True)
+    moving = [s + (now - at) if now > at else s for s, at in zip(seconds, since, strict=True)]
+    return "".join(chain.from_iterable(zip(before, numbers(moving), after, strict=True)))
 
 
 def family_of(metric: Metric) -> Family:
@@ -60,12 +59,11 @@ def family_of(metric: Metric) -> Family:
     if metric.type is MetricType.HISTOGRAM:
         return family_of_histograms(metric.name, metric.help, lambda r: r.histograms.get(source))
 
-    def counts(records: Sequence[Record]) -> list[float | None]:
+    def counts(records: Sequence[Record]) -> list[Json]:
         return [record.counters.get(source) for record in records]
 
-    def values(records: Sequence[Record]) -> list[float | None]:
-        found = [record.details.get(source) for record in records]
-        return [value if isinstance(value, _NUMBERS) else None for value in found]
+    def values(records: Sequence[Record]) -> list[Json]:
+        return [record.details.get(source) for record in records]
 
     read = counts if metric.type is MetricType.COUNTER else values
     return family_of_values(metric.name, metric.help, metric.type, read, measured=True)
@@ -89,7 +87,7 @@ def _canary_up(records: Sequence[Record]) -> list[float | None]:
     return [None if canary is Verdict.NONE else canary is Verdict.GOOD for canary in canaries]
 
 
-_Read = Callable[[Sequence[Record]], Sequence[float | None]]
+_Read = Callable[[Sequence[Record]], Sequence[Json]]
 
 
 def _gauge(name: str, text: str, read: _Read, *, measured: bool = False) -> Family:

@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client.utils import floatToGoString
 from pydantic_core import to_json
 
-from connection_exporter.kind import MetricType
+from connection_exporter.kind import Json, MetricType
 from connection_exporter.monitor.record import Histogram, Record
 
 _PLAIN: Final = 1e6
@@ -20,11 +20,12 @@ _LARGE: Final = 1e10
 """From here on, the exponent has two digits. Timestamps are below until 2286."""
 _SMALL: Final = 1e-4
 """Below, Python writes an exponent, JSON does not always."""
+_NUMBERS: Final = (int, float)
 _SERVICE: Final = "\0"
 """Stands for the label pair of a service's name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
     """A metric family.
 
@@ -81,40 +82,44 @@ def numbers(values: Sequence[float]) -> list[str]:
     if not values:
         return []
     floats = [*map(float, values)]
+    every = to_json(floats)[1:-1].decode().split(",")
+    if min(floats) >= _SMALL and max(floats) < _PLAIN:
+        return every
     return [
         digits
         if _SMALL <= value < _PLAIN or value == 0.0
         else _with_exponent(digits)
         if _PLAIN <= value < _LARGE
         else number(value)
-        for value, digits in zip(floats, to_json(floats)[1:-1].decode().split(","), strict=True)
+        for value, digits in zip(floats, every, strict=True)
     ]
 
 
 def _with_exponent(digits: str) -> str:
     """Move the decimal point behind the first digit: in half of the time that the reference library takes."""
-    point = digits.index(".")
-    mantissa = f"{digits[0]}.{digits[1:point]}{digits[point + 1 :]}"
-    return f"{mantissa.rstrip('0.')}e+0{point - 1}"
+    whole, _, fraction = digits.partition(".")
+    mantissa = f"{whole[0]}.{whole[1:]}{fraction}".rstrip("0.")
+    return f"{mantissa}e+0{len(whole) - 1}"
 
 
 def family_of_values(
     name: str,
     help_text: str,
     of_type: MetricType,
-    read: Callable[[Sequence[Record]], Sequence[float | None]],
+    read: Callable[[Sequence[Record]], Sequence[Json]],
     *,
     measured: bool = False,
 ) -> Family:
-    """Return a family with one sample for each service for which ``read`` returns a number and not ``None``."""
+    """Return a family with one sample for each service for which ``read`` returns a number."""
 
     def each(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
         values = read(records)
-        texts = iter(numbers([value for value in values if value is not None]))
-        return [
-            "" if value is None else f"{name}{{{pairs}}} {next(texts)}\n"
-            for value, pairs in zip(values, labels, strict=True)
-        ]
+        texts = numbers([value for value in values if isinstance(value, _NUMBERS)])
+        if len(texts) < len(values):
+            present = iter(texts)
+            texts = [next(present) if isinstance(value, _NUMBERS) else "" for value in values]
+        every = zip(labels, texts, strict=True)
+        return [f"{name}{{{pairs}}} {text}\n" if text else "" for pairs, text in every]
 
     return Family(name, help_text, of_type, each, measured)
 
