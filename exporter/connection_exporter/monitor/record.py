@@ -39,8 +39,7 @@ class Histogram:
         return accumulate(self._counts)
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """A change of one service's status. ``at`` is in seconds since the epoch."""
 
     name: str
