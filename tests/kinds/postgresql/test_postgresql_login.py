@@ -14,7 +14,7 @@ from connection_exporter.kinds.postgresql.check import PostgresqlCheck
 from connection_exporter.kinds.postgresql.config import PostgresqlConfig
 from connection_exporter.kinds.postgresql.errors import read_error
 from connection_exporter.kinds.postgresql.hosts import Connector
-from connection_exporter.kinds.postgresql.wire import Answer
+from connection_exporter.kinds.postgresql.question import Question
 from connection_exporter.net import Network
 from support.postgresql_servers import SELECTED, WELCOME, HostileServer, Script, message, request
 
@@ -74,8 +74,8 @@ async def test_files_and_variables_of_our_account_are_not_read(
     assert "none is configured" in caught.value.message
 
 
-class BrokenAnswer(Answer):
-    """An answer with a bug."""
+class BrokenQuestion(Question):
+    """A question with a bug."""
 
     def take(self, kind: int, body: bytes) -> None:
         raise ZeroDivisionError
@@ -85,11 +85,8 @@ async def test_a_bug_of_ours_is_not_blamed_on_the_server() -> None:
     """An exception in our own parser reaches the caller as it is, and so becomes `internal`."""
     with HostileServer(Script(answers=[[SELECTED], [SELECTED]])) as server:
         wire = (await Connector(config(server), Network()).connect())[0].wire
-        answer = BrokenAnswer("not reached", 0)
-        wire.ask(b"any request", "it")
-        wire._answers[0] = answer
         with pytest.raises(ZeroDivisionError):
-            await answer.wait()
+            await wire.ask(BrokenQuestion(b"any request", "it"))
         assert (await wire.lost).reason is Reason.INTERNAL
 
 

@@ -9,6 +9,7 @@ from connection_exporter.core.health import Reason
 from connection_exporter.kinds.postgresql.config import Attributes
 from connection_exporter.kinds.postgresql.connection import Connection, Passed
 from connection_exporter.kinds.postgresql.messages import simple_query
+from connection_exporter.kinds.postgresql.question import Question
 
 _READ_ONLY: Final = ("default_transaction_read_only", "in_hot_standby")
 _STANDBY: Final = ("in_hot_standby",)
@@ -36,8 +37,10 @@ async def require(connection: Connection, wanted: Attributes) -> None:
     parameters, _, _ = _CONDITIONS[wanted]
     state = _reported(connection, parameters)
     if state is None:
-        answer = connection.wire.ask(simple_query(_QUERIES[parameters]), _QUERIES[parameters], columns=1)
-        await answer.wait()
+        query = _QUERIES[parameters]
+        question = Question(simple_query(query), query, columns=1)
+        await connection.wire.ask(question)
+        answer = question.answer
         if answer.error is not None or not answer.row:
             text = f"{connection.where} does not say whether it is {wanted}: {answer.error or 'no answer'}"
             raise Passed(Reason.ROLE, text)

@@ -1,6 +1,5 @@
 """Kind postgresql: one connection held open, what a probe asks, and how the answers are judged."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -20,11 +19,12 @@ from connection_exporter.kinds.postgresql.messages import (
     query_one_row,
     simple_query,
 )
-from connection_exporter.kinds.postgresql.wire import Answer
+from connection_exporter.kinds.postgresql.question import Answer, Question
 from connection_exporter.net import Network
 from connection_exporter.net.failures import REASONS
 
 _DEPTH: Final = execute_prepared("depth")
+_QUERY: Final = "the query"
 
 _PGBOUNCER_CONSOLE: Final = "/bouncer"
 """The end of the version that PgBouncer's admin console gives. The console closes on anything but a simple query."""
@@ -75,11 +75,13 @@ class PostgresqlSession:
         self._connection = connection
         self._wire = connection.wire
         self._wanted = wanted
-        self._depth = False
+        self._depth: Question | None = None
         self._depth_error: str | None = None
+        self._depth_read: tuple[Answer, dict[str, Json]] | None = None
         self._columns = 0 if config.expect.value is None else 1
         self._is_console = self._wire.parameters.get("server_version", "").endswith(_PGBOUNCER_CONSOLE)
-        self._query = simple_query(config.query) if self._is_console else _query(config)
+        request = simple_query(config.query) if self._is_console else _query(config)
+        self._query = Question(request, _QUERY, columns=self._columns)
 
     async def prepare(self) -> None:
         """Set what a session keeps; nothing of it would survive a pooler in transaction mode. Raises `Failure`.
@@ -93,29 +95,30 @@ class PostgresqlSession:
         if config.depth:
             requests.append(prepare("depth", DEPTH))
         for request in requests:
-            answer = self._wire.ask(request, "SET")
-            await answer.wait()
-            if answer.error is not None:
-                self._depth_error = str(answer.error)
+            question = Question(request, "SET")
+            await self._wire.ask(question)
+            if question.answer.error is not None:
+                self._depth_error = str(question.answer.error)
                 return
-        self._depth = config.depth
+        if config.depth:
+            self._depth = Question(_DEPTH, "the query for depth", columns=COLUMNS)
 
     async def probe(self) -> Observation:
         """Execute the query and the query for depth, in one round trip. Raises `Failure` when the session is gone."""
-        details = self._details()
-        began = time.perf_counter()
-        answer = self._wire.ask(self._query, "the query", columns=self._columns, hold=self._depth)
-        depth = self._wire.ask(_DEPTH, "the query for depth", columns=COLUMNS) if self._depth else None
-        await answer.wait()
+        depth = self._depth
+        await (self._wire.ask(self._query) if depth is None else self._wire.ask(self._query, depth))
+        answer = self._query.answer
         if answer.error is not None and self._config.pooler and answer.error.state in _REFUSES_SET:
             answer = await self._ask_plainly(answer)
-        details["query_seconds"] = time.perf_counter() - began
+        details: dict[str, Json] = {
+            **self._connection.details.current(),
+            "server_version": self._wire.parameters.get("server_version"),
+        }
+        if self._depth_error is not None:
+            details["depth_error"] = self._depth_error
+        details["query_seconds"] = self._query.seconds
         if depth is not None:
-            await depth.wait()
-            if depth.error is None:
-                details.update(self._read_depth(depth))
-            else:
-                details["depth_error"] = str(depth.error)
+            details.update(self._read_depth(depth.answer))
         if (problem := changed(self._connection, self._wanted)) is not None:
             raise Failure(Reason.ROLE, problem)  # as at the login, so that the other hosts are tried
         if answer.error is not None:
@@ -125,29 +128,26 @@ class PostgresqlSession:
 
     async def _ask_plainly(self, refused: Answer) -> Answer:
         """Ask by the bare query, the only form that an admin console takes. Keep to it if it is answered."""
-        bare = simple_query(self._config.query)
-        if self._query == bare:
+        bare = Question(simple_query(self._config.query), _QUERY, columns=self._columns)
+        if self._query.request == bare.request:
             return refused
-        answer = self._wire.ask(bare, "the query", columns=self._columns)
-        await answer.wait()
-        if answer.error is None:
+        await self._wire.ask(bare)
+        if bare.answer.error is None:
             self._query = bare
-        return answer
+        return bare.answer
 
     def _read_depth(self, answer: Answer) -> dict[str, Json]:
-        try:
-            return read_depth(answer.row)
-        except Violation as violation:
-            raise Failure(violation.reason, f"{self._connection.where} {violation.message}") from violation
-
-    def _details(self) -> dict[str, Json]:
-        details = self._connection.endpoint.details(self._connection.link)
-        details["host"] = self._connection.where
-        details["auth_seconds"] = self._connection.auth_seconds
-        details["server_version"] = self._wire.parameters.get("server_version")
-        if self._depth_error is not None:
-            details["depth_error"] = self._depth_error
-        return details
+        """Return what ``answer`` says, which is read once if it is repeated. Raises `Failure`."""
+        if answer.error is not None:
+            return {"depth_error": str(answer.error)}
+        if self._depth_read is None or self._depth_read[0] is not answer:
+            try:
+                self._depth_read = answer, read_depth(answer.row)
+            except Violation as violation:
+                raise Failure(
+                    violation.reason, f"{self._connection.where} {violation.message}"
+                ) from violation
+        return self._depth_read[1]
 
 
 def _query(config: PostgresqlConfig) -> bytes:

@@ -18,7 +18,7 @@ from connection_exporter.kinds.postgresql.messages import SSL_REQUEST, malformed
 from connection_exporter.kinds.postgresql.methods import parse_methods
 from connection_exporter.kinds.postgresql.targets import Target
 from connection_exporter.kinds.postgresql.wire import Refused, Wire
-from connection_exporter.net import Endpoint, Link, Network, TlsOptions
+from connection_exporter.net import Endpoint, Link, LinkDetails, Network, TlsOptions
 
 _TRIES: Final = {"disable": (False,), "allow": (False, True), "prefer": (True, False)}
 """Whether to ask for TLS, in each try. The other modes ask for it once, and need it."""
@@ -36,10 +36,9 @@ class Connection:
 
     wire: Wire
     link: Link
-    endpoint: Endpoint
     where: str
-    auth_seconds: float
-    """Duration of TLS and authentication."""
+    details: LinkDetails
+    """Those of the link, the host, and the duration of TLS and authentication."""
 
 
 class HostConnector:
@@ -99,7 +98,9 @@ class HostConnector:
                 silent = f"{self.where} does not answer the start of a session"
                 raise error from Failure(Reason.TIMEOUT, silent)
             raise
-        return Connection(wire, link, self._endpoint, self.where, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        details = LinkDetails(self._endpoint, link, host=self.where, auth_seconds=seconds)
+        return Connection(wire, link, self.where, details)
 
     async def _server_has_tls(self, wire: Wire) -> bool:
         """Ask for TLS. Raises `Failure` where `sslmode` needs it and the server does not have it."""

@@ -8,7 +8,7 @@ from connection_exporter.core.health import Reason
 from connection_exporter.kind import Json, Metric, MetricType, Observation
 from connection_exporter.kinds.postgresql.config import PostgresqlConfig
 from connection_exporter.kinds.postgresql.messages import malformed
-from connection_exporter.kinds.postgresql.wire import Answer
+from connection_exporter.kinds.postgresql.question import Answer
 from connection_exporter.net.certificate import CERTIFICATE_EXPIRY_METRIC
 
 _PHASES: Final = {

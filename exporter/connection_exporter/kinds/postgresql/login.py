@@ -6,12 +6,13 @@ from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
 from connection_exporter.kinds.postgresql.authentication import Scram, md5_answer
 from connection_exporter.kinds.postgresql.messages import (
+    READY,
     Violation,
     malformed,
     password_message,
     startup,
 )
-from connection_exporter.kinds.postgresql.wire import READY, Wire
+from connection_exporter.kinds.postgresql.wire import Wire
 from connection_exporter.system.threads import run_in_thread
 
 _AUTHENTICATION: Final = ord("R")

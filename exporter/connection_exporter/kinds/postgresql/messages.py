@@ -44,6 +44,9 @@ SLICE: Final = 512
 _PAYLOAD_SLICE: Final = 64 * KIB
 """Bytes taken in one go inside a long message, where they are only copied."""
 
+READY: Final = ord("Z")
+"""ReadyForQuery, the end of the login and of each answer."""
+
 _HEADER: Final = struct.Struct("!BI")
 _INT16: Final = struct.Struct("!H")
 _INT32: Final = struct.Struct("!i")
@@ -88,19 +91,35 @@ class MessageSplitter:
         """Begin a phase in which the server may send as much as ``limit`` says."""
         self._limit, self._messages, self._size = limit, limit.messages, limit.size
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes and handle each message that is complete with them."""
-        if self._partial:
+    @property
+    def is_at_start(self) -> bool:
+        """Whether nothing has come in this phase."""
+        return self._messages == self._limit.messages and not self._partial
+
+    def feed(self, data: bytes) -> int:
+        """Take the next bytes, up to a ReadyForQuery, and handle each message that is complete with them.
+
+        Return how many bytes were taken: all of them, unless more follow a ReadyForQuery.
+        """
+        before = len(self._partial)
+        if before:
             self._partial += data
             if len(self._partial) < self._needed:
-                return
+                return len(data)
             data = bytes(self._partial)
             self._partial.clear()
-        at, end = 0, len(data)
+        at: int = 0
+        end = len(data)
         self._needed = _HEADER.size
         while end - at >= _HEADER.size:
             kind, length = _HEADER.unpack_from(data, at)
-            self._admit(kind, length)
+            if (
+                kind not in self._limit.types
+                or not 4 <= length <= MESSAGE_SIZE
+                or length >= self._size
+                or self._messages <= 0
+            ):
+                raise self._refusal(kind, length)
             after = at + 1 + length
             if after > end:
                 self._needed = 1 + length
@@ -109,21 +128,23 @@ class MessageSplitter:
             self._size -= 1 + length
             self._handle(kind, data[at + _HEADER.size : after])
             at = after
+            if kind == READY:
+                return at - before
         self._partial += data[at:]
+        return end - before
 
-    def _admit(self, kind: int, length: int) -> None:
-        """Raise `Violation` for a message that is not to be waited for."""
+    def _refusal(self, kind: int, length: int) -> Violation:
+        """Return why a message is not to be waited for."""
         limit = self._limit
         if kind not in limit.types:
-            raise malformed(f"a message of type {bytes([kind])!r} {limit.phase}")
+            return malformed(f"a message of type {bytes([kind])!r} {limit.phase}")
         if length < 4:
-            raise malformed(f"a message of length {length}")
+            return malformed(f"a message of length {length}")
         if length > MESSAGE_SIZE:
-            raise Violation(Reason.TOO_LARGE, f"sent a message of {length} bytes (limit: {MESSAGE_SIZE})")
+            return Violation(Reason.TOO_LARGE, f"sent a message of {length} bytes (limit: {MESSAGE_SIZE})")
         if length >= self._size:
-            raise Violation(Reason.TOO_LARGE, f"sent more than {limit.size} bytes {limit.phase}")
-        if self._messages <= 0:
-            raise Violation(Reason.TOO_LARGE, f"sent more than {limit.messages} messages {limit.phase}")
+            return Violation(Reason.TOO_LARGE, f"sent more than {limit.size} bytes {limit.phase}")
+        return Violation(Reason.TOO_LARGE, f"sent more than {limit.messages} messages {limit.phase}")
 
 
 def first_values(row: bytes, count: int) -> list[str | None]:

@@ -4,6 +4,7 @@ Nothing here waits for the server without a task that does so, and nothing is ke
 """
 
 import asyncio
+import time
 from collections import deque
 from typing import Final
 
@@ -13,14 +14,14 @@ from connection_exporter.kinds.postgresql.errors import ErrorResponse, read_erro
 from connection_exporter.kinds.postgresql.messages import (
     ANSWER,
     IDLE,
+    READY,
     SLICE,
     MessageSplitter,
     Violation,
-    first_column_is_boolean,
-    first_values,
     malformed,
     read_parameter,
 )
+from connection_exporter.kinds.postgresql.question import Question
 from connection_exporter.net import failure_from
 from connection_exporter.net.pacing import PacedProtocol, Pacer
 
@@ -28,55 +29,6 @@ ERROR: Final = ord("E")
 _PARAMETER: Final = ord("S")
 _REPORTED: Final = ("server_version", "in_hot_standby", "default_transaction_read_only")
 """The parameters of the server that are kept."""
-
-READY: Final = ord("Z")
-
-_COPY_IN: Final = frozenset(b"GW")
-"""The server waits for rows from us (CopyInResponse, CopyBothResponse)."""
-
-
-class Answer:
-    """What a server sends in response to one request, up to ReadyForQuery.
-
-    Of the rows, only the first ``columns`` values of the first one are kept.
-    """
-
-    def __init__(self, missing: str, columns: int) -> None:
-        self.row: list[str | None] | None = None
-        self.boolean = False
-        """Whether the first column is of type boolean."""
-        self.error: ErrorResponse | None = None
-        self._missing = missing
-        self._columns = columns
-        self._described = False
-        # The result is the error that ended the connection first, and not an exception, which asyncio would log if
-        # nobody waits any more.
-        self._complete: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-
-    async def wait(self) -> None:
-        """Wait for the whole answer. Raises the `Failure` that ended the connection first."""
-        try:
-            ended = await self._complete
-        except asyncio.CancelledError as cancelled:
-            raise cancelled from Failure(Reason.TIMEOUT, self._missing)
-        if ended is not None:
-            raise ended
-
-    def take(self, kind: int, body: bytes) -> None:
-        """Take one message. Raises `Violation`."""
-        if kind == ord("D"):
-            if self.row is None and self._columns:
-                self.row = first_values(body, self._columns)
-        elif kind == ord("T"):
-            if not self._described:
-                self.boolean, self._described = first_column_is_boolean(body), True
-        elif kind in _COPY_IN:
-            raise Violation(Reason.QUERY, "waits for data: the query must not be COPY … FROM STDIN")
-
-    def finish(self, ended: Exception | None = None) -> None:
-        """Note the end of the answer, or of the connection."""
-        if not self._complete.done():
-            self._complete.set_result(ended)
 
 
 class Wire(PacedProtocol):
@@ -100,8 +52,9 @@ class Wire(PacedProtocol):
         self._tls_answer: asyncio.Future[bytes] | None = None
         self._login: deque[tuple[int, bytes]] | None = deque()  # the splitter limits it; None after the login
         self._arrived: asyncio.Future[None] | None = None
-        self._answers: list[Answer] = []  # at most three. An empty deque takes 0.6 KiB
-        self._held = b""
+        self._unanswered: list[Question] = []  # at most two. An empty deque takes 0.6 KiB
+        self._answered: asyncio.Future[Exception | None] | None = None
+        self._asked_at = 0.0
 
     async def request_tls(self, request: bytes) -> bytes:
         """Send an SSLRequest and return the byte that answers it. Raises `Failure`."""
@@ -143,24 +96,31 @@ class Wire(PacedProtocol):
         self._login = self._arrived = None
         self._messages.allow(IDLE)
 
-    def ask(self, request: bytes, what: str, *, columns: int = 0, hold: bool = False) -> Answer:
-        """Send a request and return its answer, which is still to come. Raises `Failure`.
+    async def ask(self, *questions: Question) -> None:
+        """Send ``questions`` together, and wait until all of them have an answer. Raises `Failure`.
 
-        ``what`` completes "the server does not answer …". Of the first row, ``columns`` values are kept.
-        Several requests may be under way. Answers come in the order of the requests. With ``hold``, the request is
-        sent together with the next one, which saves a system call and a wake-up at both ends.
+        They are sent in one piece, which saves a system call and a wake-up at both ends.
         """
         if self._ended:
             raise self._ended
-        answer = Answer(f"{self._where} does not answer {what}", columns)
-        self._answers.append(answer)
-        if len(self._answers) == 1:
-            self._messages.allow(ANSWER)
-        self._held += request
-        if not hold:
-            request, self._held = self._held, b""
-            self.send(request)
-        return answer
+        request = b""
+        for question in questions:
+            question.begin()
+            request += question.request
+        self._unanswered += questions
+        self._messages.allow(ANSWER)
+        # The result is the error that ended the connection first, and not an exception, which asyncio would log if
+        # nobody waits any more.
+        self._answered = self.lost.get_loop().create_future()
+        self._asked_at = time.perf_counter()
+        self.transport.write(request)  # a few hundred bytes; whether they arrive shows in the answer
+        try:
+            ended = await self._answered
+        except asyncio.CancelledError as cancelled:
+            missing = self._unanswered[0] if self._unanswered else questions[-1]
+            raise cancelled from Failure(Reason.TIMEOUT, f"{self._where} does not answer {missing.what}")
+        if ended is not None:
+            raise ended
 
     def close(self) -> None:
         """Close the connection now, whatever the server does. May be called again."""
@@ -182,23 +142,17 @@ class Wire(PacedProtocol):
         if self._tls_answer is not None and not self._tls_answer.done():
             self._tls_answer.set_result(b"")
         self._wake()
-        while self._answers:
-            self._answers.pop(0).finish(reason)
-
-    def data_received(self, data: bytes) -> None:
-        """Take the next bytes, at the pace that all services share."""
-        if self._started:
-            super().data_received(data)
-        elif self._tls_answer is not None and not self._tls_answer.done() and len(data) == 1:
-            self._tls_answer.set_result(data)
-        else:
-            # Bytes behind the answer to SSLRequest were not encrypted, and must not be taken for the beginning of
-            # the session (CVE-2021-23222).
-            self.end(self._broken(malformed(f"{data[:1]!r} and more in answer to SSLRequest")))
+        self._unanswered.clear()
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(reason)
 
     def _parse(self, data: bytes) -> None:
+        if not self._started:
+            self._take_tls_answer(data)
+            return
         try:
-            self._messages.feed(data)
+            while data:
+                data = data[self._parse_to_ready(data) :]
         except Violation as violation:
             self.end(self._broken(violation))
         except Failure as failure:
@@ -206,32 +160,73 @@ class Wire(PacedProtocol):
         except Exception as bug:  # noqa: BLE001 - the transport has no use for it; the waiting caller has
             self.end(bug)
 
-    def _take(self, kind: int, body: bytes) -> None:
-        error = read_error(body) if kind == ERROR else None
-        if error is not None and self._login is not None:
-            raise Refused(error, self._where, otherwise=Reason.PROTOCOL)
-        if error is not None and error.fatal:
-            raise Refused(error, self._where, otherwise=Reason.EOF)
-        if kind == _PARAMETER:
-            name, value = read_parameter(body)
-            if name in _REPORTED:
-                self.parameters[name] = value
-        if self._login is not None:
-            self._login.append((kind, body))
-            self._wake()
-        elif self._answers:
-            self._take_answer(kind, body, error)
-
-    def _take_answer(self, kind: int, body: bytes, error: ErrorResponse | None) -> None:
-        answer = self._answers[0]
-        if error is not None:
-            answer.error = answer.error or error
-        elif kind == READY:
-            self._answers.pop(0)
-            self._messages.allow(ANSWER if self._answers else IDLE)
-            answer.finish()
+    def _take_tls_answer(self, data: bytes) -> None:
+        if self._tls_answer is not None and not self._tls_answer.done() and len(data) == 1:
+            self._tls_answer.set_result(data)
         else:
-            answer.take(kind, body)
+            # Bytes behind the answer to SSLRequest were not encrypted, and must not be taken for the beginning of
+            # the session (CVE-2021-23222).
+            self.end(self._broken(malformed(f"{data[:1]!r} and more in answer to SSLRequest")))
+
+    def _parse_to_ready(self, data: bytes) -> int:
+        """Parse ``data``, up to the end of an answer; return how many bytes were parsed. Raises `Violation`."""
+        if not (self._unanswered and self._messages.is_at_start):
+            return self._messages.feed(data)
+        question = self._unanswered[0]
+        size = question.repeated_by(data)
+        if size:
+            self._finish(question)
+            return size
+        size = self._messages.feed(data)
+        if question not in self._unanswered:  # the whole answer is in this read
+            question.keep(data[:size])
+        return size
+
+    def _take(self, kind: int, body: bytes) -> None:
+        if self._login is not None:
+            self._take_at_login(kind, body)
+        elif kind == ERROR:
+            self._take_error(read_error(body))
+        elif kind == _PARAMETER:
+            self._take_parameter(body)
+        elif self._unanswered:
+            if kind == READY:
+                self._finish(self._unanswered[0])
+            else:
+                self._unanswered[0].take(kind, body)
+
+    def _take_at_login(self, kind: int, body: bytes) -> None:
+        assert self._login is not None
+        if kind == ERROR:
+            raise Refused(read_error(body), self._where, otherwise=Reason.PROTOCOL)
+        if kind == _PARAMETER:
+            self._take_parameter(body)
+        self._login.append((kind, body))
+        self._wake()
+
+    def _take_error(self, error: ErrorResponse) -> None:
+        if error.fatal:
+            raise Refused(error, self._where, otherwise=Reason.EOF)
+        if self._unanswered:
+            self._unanswered[0].take_error(error)
+
+    def _take_parameter(self, body: bytes) -> None:
+        name, value = read_parameter(body)
+        if name in _REPORTED:
+            self.parameters[name] = value
+        if self._unanswered:
+            self._unanswered[0].answer.is_repeatable = False
+
+    def _finish(self, question: Question) -> None:
+        """Note the end of the answer to ``question``, the first that had none."""
+        del self._unanswered[0]
+        question.seconds = time.perf_counter() - self._asked_at
+        if self._unanswered:
+            self._messages.allow(ANSWER)
+            return
+        self._messages.allow(IDLE)
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
 
     def _wake(self) -> None:
         if self._arrived is not None and not self._arrived.done():
@@ -248,12 +243,13 @@ class Wire(PacedProtocol):
             self._note_end(self._how_it_ended(exc))
 
     def _how_it_ended(self, exc: Exception | None) -> Failure:
-        if self._answers and self._answers[0].error is not None:  # PgBouncer before 1.15 calls no error fatal
-            return Refused(self._answers[0].error, self._where, otherwise=Reason.EOF)
+        error = self._unanswered[0].answer.error if self._unanswered else None
+        if error is not None:  # PgBouncer before 1.15 calls no error fatal
+            return Refused(error, self._where, otherwise=Reason.EOF)
         known = failure_from(exc, self._where) if exc is not None else None
         if known is not None:
             return known
-        if self._answers or self._login is not None:
+        if self._unanswered or self._login is not None:
             return Failure(Reason.EOF, f"{self._where} closed the connection")
         return Failure(Reason.IDLE_CLOSED, f"{self._where} closed the idle connection")
 
