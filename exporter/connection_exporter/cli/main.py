@@ -19,6 +19,7 @@ _CONFIG_SUFFIXES: Final = (".yml", ".yaml")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status; ``arguments`` are those after the program's name."""
     reserve_standard_streams()
+    collector.leave_at_exit()
     # The first model would look for pydantic's plugins in all installed packages: 8 ms where there are 150.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     given = list(sys.argv[1:] if arguments is None else arguments)
