@@ -12,5 +12,7 @@ atexit.register(lambda: print(len(gc.get_objects()) < gc.get_freeze_count()))
 from connection_exporter.cli.main import main
 main(["--version"])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.splitlines()[-1] == "True"

@@ -39,7 +39,7 @@ _WANTED: Final = {
     "exists": "true or false",
 }
 _ROOTS: Final = ("", "$", ".")
-_STEP: Final = re.compile(
+_STEP: Final = (
     r"""\.(?P<name>[^.\[\]"']+)|\.?\[(?P<index>-?\d{1,9})\]"""
     r"""|\.?\[(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\]"""
 )
@@ -118,7 +118,7 @@ def parse_path(written: str) -> Path:
     steps: list[str | int] = []
     at = 0
     while at < len(rest):
-        step = _STEP.match(rest, at)
+        step = re.compile(_STEP).match(rest, at)
         if step is None:
             raise ValueError(f"{written}: not a path: {_EXAMPLE}")
         if step["index"] is not None:

@@ -142,7 +142,7 @@ def _refused(text: str, *, anchors: bool) -> list[Mistake]:
 
 
 NO_SPACE: Final = "a space is missing after the colon: write `key: value`"
-_KEY_AND_VALUE: Final = re.compile(r"\s*(?:- )?[A-Za-z_][A-Za-z0-9_-]*:(?!//)[^\s:]")
+_KEY_AND_VALUE: Final = r"\s*(?:- )?[A-Za-z_][A-Za-z0-9_-]*:(?!//)[^\s:]"
 _HINTS: Final = {
     "\t": "indent with spaces, not with tabs",
     "@": "a text that begins with @ needs quotes",
@@ -190,7 +190,7 @@ def _suspects(error: yaml.MarkedYAMLError) -> list[int]:
 
 def lacks_space(line: str) -> bool:
     """Return whether a line is a key and a value without the space after the colon, as in ``port:6379``."""
-    return _KEY_AND_VALUE.match(line) is not None
+    return re.match(_KEY_AND_VALUE, line) is not None
 
 
 def _unprintable(text: str) -> Mistake:

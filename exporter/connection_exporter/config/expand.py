@@ -6,8 +6,8 @@ from typing import Final
 
 from connection_exporter.config.document import Document, Path, Tree
 
-_PATTERN: Final = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>[^}:]*)(?P<default>:-[^}]*)?\}|(?P<stray>\{))")
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATTERN: Final = r"\$(?:(?P<escaped>\$)|\{(?P<name>[^}:]*)(?P<default>:-[^}]*)?\}|(?P<stray>\{))"
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 class _UnreadableError(Exception):
@@ -48,7 +48,7 @@ def _fill(text: str, path: Path, document: Document, environ: Mapping[str, str])
         if found["escaped"]:
             return "$"
         name, default = found["name"], found["default"]
-        if name is None or not _NAME.fullmatch(name):
+        if name is None or not re.fullmatch(_NAME, name):
             raise _UnreadableError("a variable is written ${NAME} or ${NAME:-default}; for a dollar write $$")
         if default is not None and "${" in default:
             problem = f"the default of ${{{name}:-…}} cannot contain another variable: write its value"
@@ -69,7 +69,7 @@ def _fill(text: str, path: Path, document: Document, environ: Mapping[str, str])
         document.report(path, what)
 
     try:
-        filled = _PATTERN.sub(replacement, text)
+        filled = re.sub(_PATTERN, replacement, text)
     except _UnreadableError as error:
         mistake(str(error))
         return Expanded()

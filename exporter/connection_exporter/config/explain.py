@@ -34,7 +34,7 @@ _LIMITS: Final = {
 }
 _LIMIT_WORDS: Final = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 _SHOWN: Final = {"bool_type", "float_type", "int_type", "literal_error", *_LIMITS}
-_NUMBER: Final = re.compile(r"[-+]?[0-9]{1,18}(?:\.[0-9]{1,18})?")
+_NUMBER: Final = r"[-+]?[0-9]{1,18}(?:\.[0-9]{1,18})?"
 
 
 def explain(
@@ -84,7 +84,7 @@ def with_typed_variables(given: dict[str, Tree], error: ValidationError) -> dict
             continue
         if detail["type"] == "bool_type" and text in ("true", "false"):
             typed = _replaced(typed, detail["loc"], text == "true")
-        elif detail["type"] in ("int_type", "float_type") and _NUMBER.fullmatch(text):
+        elif detail["type"] in ("int_type", "float_type") and re.fullmatch(_NUMBER, text):
             typed = _replaced(typed, detail["loc"], float(text) if "." in text else int(text))
     return typed
 

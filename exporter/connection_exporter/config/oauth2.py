@@ -12,7 +12,7 @@ from connection_exporter.config.tls import TlsConfig
 from connection_exporter.config.url import Url, parse_host, parse_url
 
 _SCHEMES: Final = ("http", "https")
-_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
+_SCOPE: Final = r"[\x21\x23-\x5b\x5d-\x7e]+"  # RFC 6749, section 3.3
 
 
 def _token_url(url: str) -> str:
@@ -30,7 +30,7 @@ def _token_url(url: str) -> str:
 
 
 def _scope(scope: str) -> str:
-    if not _SCOPE.fullmatch(scope):
+    if not re.fullmatch(_SCOPE, scope):
         raise ValueError("not a scope: write each one as an item of the list, without spaces and quotes")
     return scope
 

@@ -133,18 +133,18 @@ def _shared(policy: Policy) -> Policy:
     return policy
 
 
-_TEXT: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-_LINK: Final = re.compile(r"https?://[^\s\x00-\x1f\x7f/?#@]+(?:[/?#][^\s\x00-\x1f\x7f]*)?", re.IGNORECASE)
+_TEXT: Final = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+"
+_LINK: Final = r"(?i)https?://[^\s\x00-\x1f\x7f/?#@]+(?:[/?#][^\s\x00-\x1f\x7f]*)?"
 
 
 def _text(text: str) -> str:
-    if not _TEXT.fullmatch(text) or text != text.strip():
+    if not re.fullmatch(_TEXT, text) or text != text.strip():
         raise ValueError("expected one line of text that is not empty, without control characters")
     return text
 
 
 def _link(url: str) -> str:
-    if not _LINK.fullmatch(url):
+    if not re.fullmatch(_LINK, url):
         raise ValueError("expected a URL that begins with https:// or http://, without credentials")
     return url
 

@@ -9,7 +9,7 @@ from typing import Final
 from connection_exporter.config.load import Config
 
 _SHARD: Final = re.compile(r"(?:(?P<index>\d{1,6})/)?(?P<total>\d{1,6})", re.ASCII)
-_ORDINAL: Final = re.compile(r"-(\d{1,6})$", re.ASCII)
+_ORDINAL: Final = r"(?a)-(\d{1,6})$"
 _EXAMPLE: Final = "write --shard=K/N with K from 0 to N-1, such as --shard=0/3"
 
 
@@ -63,7 +63,7 @@ def parse_shard(text: str, host_name: str) -> Shard:
     total = int(match["total"])
     if match["index"] is not None:
         index = int(match["index"])
-    elif (ordinal := _ORDINAL.search(host_name.partition(".")[0])) is not None:
+    elif (ordinal := re.search(_ORDINAL, host_name.partition(".")[0])) is not None:
         index = int(ordinal[1])
     elif total == 1:
         index = 0

@@ -40,7 +40,7 @@ _FROM_URL: Final = frozenset(
 )
 """The fields whose values are unknown while the URL cannot be parsed."""
 
-_PLAIN_VALUE: Final = re.compile(r"[A-Za-z0-9_./-]{1,100}")
+_PLAIN_VALUE: Final = r"[A-Za-z0-9_./-]{1,100}"
 _FIELDS_ONLY: Final = "fields_only"
 
 
@@ -140,7 +140,7 @@ class Strict(BaseModel):
     @classmethod
     def _suggest_shape(cls, given: object) -> None:
         if cls.SHAPE and isinstance(given, str | int | float):
-            plain = type(given) in (str, int) and _PLAIN_VALUE.fullmatch(str(given))
+            plain = type(given) in (str, int) and re.fullmatch(_PLAIN_VALUE, str(given))
             shape = cls.SHAPE.replace("VALUE", str(given) if plain else "…")
             raise ValueError(f"expected a mapping, as in {shape}")
 

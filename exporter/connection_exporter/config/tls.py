@@ -10,12 +10,12 @@ from connection_exporter.config.strict import Rule, Strict, at_most_one
 from connection_exporter.config.url import parse_host
 from connection_exporter.net.tls_options import TlsOptions, TlsVersion
 
-_VERSION: Final = re.compile(r"(?:TLS\s*v?)?1[._]?([0-3])", re.IGNORECASE)
+_VERSION: Final = r"(?i)(?:TLS\s*v?)?1[._]?([0-3])"
 
 
 def _version(value: object) -> object:
     """Accept ``1.2``, which YAML reads as a number, and what others write: TLSv1.2 and TLS12."""
-    found = _VERSION.fullmatch(str(value)) if isinstance(value, str | float) else None
+    found = re.fullmatch(_VERSION, str(value)) if isinstance(value, str | float) else None
     return f"1.{found[1]}" if found else value
 
 

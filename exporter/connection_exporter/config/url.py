@@ -13,7 +13,7 @@ from connection_exporter.net.names import NOT_A_HOST, host_and_port, is_ipv6, to
 
 _PORTS: Final = {"http": 80, "https": 443}
 _PLACE: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[^:\[\]]*))?")
-_SOCKET: Final = re.compile(r"/[^\x00-\x1f\x7f]*")
+_SOCKET: Final = r"/[^\x00-\x1f\x7f]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def parse_host(host: str) -> str:
 
     A name may have any characters that browsers accept (`to_ascii`).
     """
-    if host.startswith("/") and not _SOCKET.fullmatch(host):
+    if host.startswith("/") and not re.fullmatch(_SOCKET, host):
         raise ValueError(NOT_A_HOST)
     to_ascii(host)
     return host

@@ -46,8 +46,8 @@ def settle() -> None:
 
 
 def leave_at_exit() -> None:
-    """Collect nothing when the interpreter ends. It would look through all objects, to free what the system frees anyway.
+    """Collect nothing when the interpreter ends: the system frees everything anyway.
 
-    That took an eighth of the time of ``validate``.
+    To look through all objects once more took an eighth of the time of ``validate``.
     """
     atexit.register(gc.freeze)

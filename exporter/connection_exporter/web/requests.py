@@ -6,14 +6,14 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
-_ORIGIN: Final = re.compile(r"(?!http:.*:80$)(?!https:.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?")
-_IPV6: Final = re.compile(r"https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
+_ORIGIN: Final = r"(?!http:.*:80$)(?!https:.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?"
+_IPV6: Final = r"https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?"
 _QUALITY: Final = re.compile(r"0(\.[0-9]*)?|1(\.0*)?")
 
 
 def is_origin(text: str) -> bool:
     """Return whether ``text`` is the origin of one site, as browsers write it: ``null`` is that of any sandbox."""
-    return any(form.fullmatch(text) for form in (_ORIGIN, _IPV6))
+    return any(re.fullmatch(form, text) for form in (_ORIGIN, _IPV6))
 
 
 def may_act(headers: Headers, allowed: Collection[str]) -> bool:

@@ -14,7 +14,7 @@ from connection_exporter.config.strict import Strict, at_most_one
 from connection_exporter.config.tls import TlsConfig
 from connection_exporter.kinds.http.statuses import StatusPatterns
 
-_SIZE: Final = re.compile(r"(\d+)\s*(B|KiB|MiB)")
+_SIZE: Final = r"(\d+)\s*(B|KiB|MiB)"
 _UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024 * 1024}
 _HEADER_WANTED: Final = (
     "expected a regular expression for the value, {not: regular expression}, or {absent: true}"
@@ -24,7 +24,7 @@ _OURS: Final = ("connection", "content-length", "transfer-encoding", "expect", "
 
 def _size(value: object) -> object:
     if isinstance(value, str):
-        found = _SIZE.fullmatch(value.strip())
+        found = re.fullmatch(_SIZE, value.strip())
         if found is None:
             raise ValueError("expected a size such as 64KiB, 1MiB or a number of bytes")
         return int(found[1]) * _UNITS[found[2]]
@@ -71,7 +71,7 @@ def _target(path: str) -> str:
 HeaderName = Annotated[str, AfterValidator(_header)]
 Size = Annotated[
     int,
-    BeforeValidator(_size, json_schema_input_type=int | Annotated[str, Field(pattern=f"^{_SIZE.pattern}$")]),
+    BeforeValidator(_size, json_schema_input_type=int | Annotated[str, Field(pattern=f"^{_SIZE}$")]),
 ]
 Patterns = Annotated[str | list[str] | None, BeforeValidator(_patterns)]
 HeaderCondition = Annotated[

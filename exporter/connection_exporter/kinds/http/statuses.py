@@ -20,9 +20,9 @@ _COMPARISONS: Final[Mapping[str, Callable[[int, int], bool]]] = {
     ">": gt,
     ">=": ge,
 }
-_CLASS: Final = re.compile(r"([1-9])xx", re.IGNORECASE)
-_RANGE: Final = re.compile(r"([1-9]\d\d)(?:\s*-\s*([1-9]\d\d))?", re.ASCII)
-_COMPARED: Final = re.compile(r"([<>]=?|[!=]=)\s*([1-9]\d\d)", re.ASCII)
+_CLASS: Final = r"(?i)([1-9])xx"
+_RANGE: Final = r"(?a)([1-9]\d\d)(?:\s*-\s*([1-9]\d\d))?"
+_COMPARED: Final = r"(?a)([<>]=?|[!=]=)\s*([1-9]\d\d)"
 _SCHEMA: Final = r"^([1-9][xX][xX]|[1-9]\d\d(\s*-\s*[1-9]\d\d)?|([<>]=?|[!=]=)\s*[1-9]\d\d)$"
 _WANTED: Final = (
     "expected a status such as 200, a class such as 2xx, a range such as 200-299, "
@@ -86,11 +86,11 @@ def _allowed(pattern: int | str | Mapping[str, int]) -> Iterable[int]:
     if isinstance(pattern, Mapping):
         return _compared(pattern)
     text = str(pattern).strip()
-    if found := _CLASS.fullmatch(text):
+    if found := re.fullmatch(_CLASS, text):
         return range(int(found[1]) * 100, int(found[1]) * 100 + 100)
-    if found := _RANGE.fullmatch(text):
+    if found := re.fullmatch(_RANGE, text):
         return range(int(found[1]), int(found[2] or found[1]) + 1)
-    if found := _COMPARED.fullmatch(text):
+    if found := re.fullmatch(_COMPARED, text):
         return _compared({found[1]: int(found[2])})
     return ()
 

@@ -20,17 +20,16 @@ _MOST_TRIES: Final = 50
 _URL: Final = re.compile(
     r"postgres(?:ql)?(?P<driver>\+[\w.-]+)?://", re.IGNORECASE
 )  # SQLAlchemy adds +driver
-_OTHER_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")  # jdbc:postgresql:// too
+_OTHER_URL: Final = r"[A-Za-z][A-Za-z0-9+.:-]*://"  # jdbc:postgresql:// too
 _AUTHORITY: Final = re.compile(r"/|\?(?:\w+=|\Z)|\Z")
 """What ends the hosts of a URL. A question mark that no parameter follows is a part of a password, as in libpq."""
 _PLACE: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]/@]*)\]|(?P<name>[^\[\]:,]*))(?::(?P<port>[^:\[\],]*))?")
-_PAIR: Final = re.compile(
-    r"\s*(?P<key>[^\s=]+)\s*=\s*(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?!')(?P<plain>(?:[^\s\\]|\\.)*)\\?)",
-    re.ASCII | re.DOTALL,
+_PAIR: Final = (
+    r"(?as)\s*(?P<key>[^\s=]+)\s*=\s*(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?!')(?P<plain>(?:[^\s\\]|\\.)*)\\?)"
 )
 _SSL: Final = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
-_SPACE: Final = re.compile(r"\s*", re.ASCII)
-_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+_SPACE: Final = r"(?a)\s*"
+_ESCAPED: Final = r"(?s)\\(.)"
 
 
 def parse_dsn(dsn: str) -> dict[str, str]:
@@ -46,7 +45,7 @@ def parse_dsn(dsn: str) -> dict[str, str]:
         raise ValueError("dsn: remove the quotes around it: they are a part of the value here")
     if url := _URL.match(text):
         parameters = _parse_url(text[url.end() :], of_sqlalchemy=url["driver"] is not None)
-    elif _OTHER_URL.match(text):
+    elif re.match(_OTHER_URL, text):
         raise ValueError("dsn: expected a URL that begins with postgresql:// or postgres://")
     elif "=" in text:
         parameters = _parse_pairs(dsn)
@@ -110,7 +109,7 @@ def _split_pairs(query: str) -> list[tuple[str, str, str]]:
 def _parse_pairs(text: str) -> dict[str, str]:
     parameters, at = {}, _end_of_space(text, 0)
     while at < len(text):
-        pair = _PAIR.match(text, at)
+        pair = re.compile(_PAIR).match(text, at)
         if pair is None:
             problem = (
                 "a value has no closing quote"
@@ -119,13 +118,13 @@ def _parse_pairs(text: str) -> dict[str, str]:
             )
             raise ValueError(f"dsn: {problem}: write key=value, and key='two words' if there are spaces")
         value = pair["plain"] if pair["quoted"] is None else pair["quoted"]
-        parameters[pair["key"]] = _ESCAPED.sub(r"\1", value)
+        parameters[pair["key"]] = re.sub(_ESCAPED, r"\1", value)
         at = _end_of_space(text, pair.end())
     return parameters
 
 
 def _end_of_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
+    found = re.compile(_SPACE).match(text, at)
     return found.end() if found is not None else at
 
 

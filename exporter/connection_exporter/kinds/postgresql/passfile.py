@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-_FIELD: Final = re.compile(r"((?:[^:\\]|\\.)*):")
-_ESCAPED: Final = re.compile(r"\\(.)")
+_FIELD: Final = r"((?:[^:\\]|\\.)*):"
+_ESCAPED: Final = r"\\(.)"
 
 
 def password_in(text: str, fields: Sequence[str]) -> str:
@@ -22,10 +22,10 @@ def password_in(text: str, fields: Sequence[str]) -> str:
             continue
         at = 0
         for wanted in fields:
-            field = _FIELD.match(line, at)
-            if field is None or (field[1] != "*" and _ESCAPED.sub(r"\1", field[1]) != wanted):
+            field = re.compile(_FIELD).match(line, at)
+            if field is None or (field[1] != "*" and re.sub(_ESCAPED, r"\1", field[1]) != wanted):
                 break
             at = field.end()
         else:
-            return _ESCAPED.sub(r"\1", line[at:])
+            return re.sub(_ESCAPED, r"\1", line[at:])
     return ""

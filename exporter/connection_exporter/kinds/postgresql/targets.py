@@ -12,7 +12,7 @@ MOST: Final = 32
 """Hosts of one service: each one gets a part of `timeout`."""
 
 PORT: Final = 5432
-_PLACE: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[^:]*))?")
+_PLACE: Final = r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[^:]*))?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Target:
 
 def parse_place(text: str) -> tuple[str, int | None]:
     """Read an entry of ``hosts``: ``host``, ``host:port``, ``[::1]:port`` or ``/directory``. Raises ValueError."""
-    found = _PLACE.fullmatch(text)
+    found = re.fullmatch(_PLACE, text)
     if found is None:
         raise ValueError(NOT_A_HOST)
     host = parse_host(found["name"] if found["ipv6"] is None else found["ipv6"])

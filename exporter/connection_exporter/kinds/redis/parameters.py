@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-_NUMBER: Final = re.compile("[0-9]{1,9}")
+_NUMBER: Final = "[0-9]{1,9}"
 _KEYS: Final = {
     "db": "database", "database": "database", "virtualhost": "database",
     "user": "user", "username": "user", "authuser": "user",
@@ -100,7 +100,7 @@ def read_parameters(pairs: Mapping[str, str], *, tls: bool, has_login: bool) -> 
 
 
 def _take(given: dict[str, str], key: str, value: str) -> None:
-    if key == "database" and value and not _NUMBER.fullmatch(value):
+    if key == "database" and value and not re.fullmatch(_NUMBER, value):
         raise ValueError("url: the parameter for the database is not a number")
     if value and given.setdefault(key, value) != value:
         raise ValueError(f"url: the {key} is given twice with different values: keep one")

@@ -48,7 +48,7 @@ HeaderName = Annotated[str, AfterValidator(_header)]
 SubprotocolName = Annotated[str, AfterValidator(_subprotocol)]
 
 
-REFERENCE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+REFERENCE: Final = r"\{([A-Za-z_][A-Za-z0-9_]*)\}"
 """What a message has in place of a group that an earlier pattern captured. JSON has no such text outside of strings."""
 
 
@@ -95,7 +95,7 @@ class Step(Strict):
     @property
     def references(self) -> tuple[str, ...]:
         """The names in braces in the message, unless that is in a file."""
-        return tuple(REFERENCE.findall(self.send.get_secret_value())) if self.send is not None else ()
+        return tuple(re.findall(REFERENCE, self.send.get_secret_value())) if self.send is not None else ()
 
 
 Dialogue = Annotated[list[Step], BeforeValidator(_listed, json_schema_input_type=list[Step] | Step)]

@@ -4,6 +4,7 @@ The callback that receives messages drives it. So nothing is queued, and two ans
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -84,7 +85,7 @@ class Captures:
 
     def fill(self, text: str) -> str:
         """Return a message with what was captured in place of ``{name}``. Other braces stay."""
-        return REFERENCE.sub(lambda found: self._values.get(found[1], found[0]), text)
+        return re.sub(REFERENCE, lambda found: self._values.get(found[1], found[0]), text)
 
 
 class Dialogue:
