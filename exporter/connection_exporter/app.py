@@ -5,7 +5,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -222,7 +222,7 @@ async def _apply(
 def _on_request(reloader: Reloader) -> Reload:
     async def reload() -> dict[str, Any]:
         try:
-            return asdict(await reloader.reload())
+            return (await reloader.reload())._asdict()
         except BadSettings as error:
             raise ReloadRefused(error.mistakes) from error
 

@@ -1,13 +1,12 @@
 """Owns what is different between two configs, service by service. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from connection_exporter.config.service import ServiceConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     """The names of the services that a new config adds, changes, removes and leaves as they are."""
 
     added: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ hold. Where a value to compare with is expected, ``{path: other}`` is the value 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BeforeValidator
 
@@ -58,8 +58,7 @@ Scalar = None | bool | int | float | str
 Operand = Scalar | tuple[Scalar, ...] | CompiledPattern | OtherPath
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """What must be true of the value at ``path``, or of its length; ``written`` is the path as in the config."""
 
     written: str

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path as FilePath
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import yaml
 
@@ -38,8 +38,7 @@ _TEXT: Final = "tag:yaml.org,2002:str"
 _PLAIN: Final = "plain"
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
+class Mistake(NamedTuple):
     """One error in a config: its place, and what to do about it."""
 
     line: int | None

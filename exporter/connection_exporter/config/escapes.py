@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _DEPTH: Final = 3
 _ESCAPES: Final = {
@@ -20,8 +19,7 @@ _CONTROL: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """A text after undoing escapes; ``begins`` and ``ends`` lead from each character to the original text."""
 
     text: str

@@ -6,7 +6,6 @@ if it were one file, except that errors and relative paths know the file of each
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from glob import escape, glob
 from pathlib import Path as FilePath
 from typing import Final
@@ -68,8 +67,8 @@ def merge(
     for file in files:
         part = _parsed(file)
         given = expand(part, environ)
-        document.mistakes += (replace(mistake, source=str(file)) for mistake in part.mistakes)
-        document.mistakes += (replace(m, source=str(file)) for m in _misplaced(part, given, source))
+        document.mistakes += (mistake._replace(source=str(file)) for mistake in part.mistakes)
+        document.mistakes += (m._replace(source=str(file)) for m in _misplaced(part, given, source))
         added = given.get("services") if isinstance(given, dict) else None
         for name, service in added.items() if isinstance(added, dict) else ():
             if name in services:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
@@ -118,7 +118,7 @@ def load_environment(environ: Mapping[str, str], kinds: Kinds) -> Config | None:
     read = Reader(document, kinds).read({"services": services}) if services else {}
     if document.mistakes:
         mistakes = (
-            replace(mistake, path=(variables[str(mistake.path[1])],)) for mistake in document.mistakes
+            mistake._replace(path=(variables[str(mistake.path[1])],)) for mistake in document.mistakes
         )
         raise ConfigError("environment", mistakes)
     return Config("environment", read)

@@ -12,9 +12,8 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import product
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
 from pydantic import BaseModel, SecretStr
@@ -51,8 +50,7 @@ _ENTROPY: Final = 3.2
 """Bits per character. English words have about 3, random base64 of 20 characters about 4."""
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(NamedTuple):
     """A text to hide. ``content`` is true of a body or message, most of which need not be secret.
 
     ``alone`` is true of a word that is hidden only where it is not a part of another.

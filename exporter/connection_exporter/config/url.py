@@ -5,8 +5,7 @@ No error contains any part of the URL, because a part that cannot be read may be
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from connection_exporter.net.names import NOT_A_HOST, host_and_port, is_ipv6, to_ascii
@@ -16,8 +15,7 @@ _PLACE: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(
 _SOCKET: Final = r"/[^\x00-\x1f\x7f]*"
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
+class Url(NamedTuple):
     """The parts of a URL. Credentials and host are unescaped, path and query are as written.
 
     A part that is not in the URL is ``None`` or empty. ``path`` begins with a slash if there is one.

@@ -6,11 +6,10 @@ imported only when a service of its kind is in use. Other packages name their `K
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from connection_exporter.config import KindError
 from connection_exporter.config.service import ServiceConfig
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS: Final = "connection_exporter.kinds"
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """A kind: its config model, and where its check class is, as ``module:Class``.
 
     The module of the config model must not import the driver, because every command reads the config.

@@ -7,7 +7,6 @@ wrong with a file may end the process.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -129,7 +128,7 @@ class Reloader:
         self._files, self._wrong = settings.files, ()
         self._included = self._matching = settings.config.files
         self._noted(True)
-        names = {word: names for word, names in asdict(changes).items() if names and word != "unchanged"}
+        names = {word: names for word, names in changes._asdict().items() if names and word != "unchanged"}
         log.info("reloaded", cause=cause, unchanged=len(changes.unchanged), **names)
         return changes
 

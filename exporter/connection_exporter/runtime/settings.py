@@ -1,19 +1,18 @@
 """Owns the settings: the config and the web config, which are valid together or not at all. Imports no asyncio."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from connection_exporter.config import Config, ConfigError
 from connection_exporter.config.web import WebConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Everything that can be replaced while the exporter runs. ``files`` are those that it was read from."""
 
     config: Config
-    web: WebConfig = field(default_factory=WebConfig)
+    web: WebConfig = WebConfig()
     files: tuple[Path, ...] = ()
 
 
@@ -35,13 +34,13 @@ def read_settings(
     settings = Settings(Config("", {}), files=files)
     try:
         config = read_config()
-        settings = replace(settings, config=config, files=(*files, *config.files))
+        settings = settings._replace(config=config, files=(*files, *config.files))
     except ConfigError as error:
         mistakes.extend(error.lines)
         wrong.update((Path(mistake.source), None) for mistake in error.mistakes if mistake.source)
     try:
         web = read_web()
-        settings = replace(settings, web=web, files=(*settings.files, *web.files))
+        settings = settings._replace(web=web, files=(*settings.files, *web.files))
     except ConfigError as error:
         mistakes.extend(error.lines)
     if mistakes:

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from connection_exporter.config.url import parse_host, parse_port
 from connection_exporter.net.names import NOT_A_HOST, host_and_port
@@ -15,8 +14,7 @@ PORT: Final = 5432
 _PLACE: Final = r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[^:]*))?"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One host. ``host`` is as configured; ``address``, if given, is where its connection leads (``hostaddr``)."""
 
     host: str

@@ -7,8 +7,7 @@ any part of the URL: a parameter is named only if its name is known.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from connection_exporter.config.url import parse_url
@@ -25,8 +24,7 @@ _PATH: Final = re.compile("/?[0-9]{0,9}/?")
 _Parts = Mapping[str, str | int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class RedisUrl:
+class RedisUrl(NamedTuple):
     """A URL as keys of our config. ``tls`` is true if the URL asks for TLS."""
 
     given: Mapping[str, object]
