@@ -79,7 +79,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from connection_exporter.cli.serve import load_settings
+    from connection_exporter.cli.sources import load_settings
 
     settings = load_settings(options)
     if settings is None:

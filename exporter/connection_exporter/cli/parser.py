@@ -38,7 +38,7 @@ examples:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=_VERSION)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=parser.prog)
     every = (_serve, _check, _validate, _watch, _demo, _assets, _schema, _completion)
     named = {add.__name__.removeprefix("_"): add for add in every}
     for add in (named[first],) if first in named else every:

@@ -20,7 +20,7 @@ def serve(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Until there is a loop. Not by SystemExit, which an import may swallow.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    settings = wait_for_thread(lambda: load_settings(options), name="load")  # so that SIGTERM still works
+    settings = wait_for_thread(lambda: _load(options), name="load")  # so that SIGTERM still works
     if settings is None:
         return BAD_CONFIG
     from connection_exporter import app
@@ -55,13 +55,7 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def load_settings(options: argparse.Namespace) -> "Settings | None":
-    """Read the settings, or print what is wrong with them and return ``None``."""
-    from connection_exporter.cli.sources import read_settings
-    from connection_exporter.runtime.settings import BadSettings
+def _load(options: argparse.Namespace) -> "Settings | None":
+    from connection_exporter.cli.sources import load_settings
 
-    try:
-        return read_settings(options.config_file, options.web_config, options.shard)
-    except BadSettings as error:
-        print(error, file=sys.stderr)
-        return None
+    return load_settings(options)

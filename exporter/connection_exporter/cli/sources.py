@@ -1,6 +1,8 @@
 """Finds the settings: in the files that flags name, in the default file, or in the environment."""
 
+import argparse
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -68,6 +70,15 @@ def read_settings(given: str | None, web: Path | None, shard: Shard = WHOLE) -> 
         lambda: load_web(web) if web is not None else WebConfig(),
         files=() if file is None else (file,),
     )
+
+
+def load_settings(options: argparse.Namespace) -> settings.Settings | None:
+    """Read the settings that the flags name, or print what is wrong with them and return ``None``."""
+    try:
+        return read_settings(options.config_file, options.web_config, options.shard)
+    except settings.BadSettings as error:
+        print(error, file=sys.stderr)
+        return None
 
 
 def _file(given: str | None) -> Path | None:
