@@ -378,3 +378,13 @@ def test_a_variable_is_taken_as_it_is() -> None:
     it = config.services["redis"]
     assert isinstance(it, RedisConfig)
     assert secret(it) == "a${b}c$$"
+
+
+def test_services_with_equal_keys_share_one_set_of_them() -> None:
+    """A copy that is given another value has a set of its own."""
+    config = load_text("services: {a: {kind: process, name: bot}, b: {kind: process, name: other}}")
+    one, other = config.services.values()
+    assert one.model_fields_set is other.model_fields_set
+    changed = one.model_copy(update={"group": "bots"})
+    assert changed.model_fields_set == {"kind", "name", "group"}
+    assert one.model_fields_set == {"kind", "name"}

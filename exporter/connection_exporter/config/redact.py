@@ -53,18 +53,24 @@ class _Needle:
 class Redactor:
     """Hides the secrets of one service. They come from its config model, so no kind can forget one."""
 
+    __slots__ = ("_index", "_known", "_learned", "_model", "_read")
+
     def __init__(self, model: BaseModel) -> None:
         self._model = model
-        self._learned = [value for _, value in leaves(model) if isinstance(value, SecretFile | IssuedSecrets)]
-        self._read: list[tuple[str, ...]] = []
+        self._learned = tuple(
+            value for _, value in leaves(model) if isinstance(value, SecretFile | IssuedSecrets)
+        )
+        self._read: tuple[tuple[str, ...], ...] = ()
         self._index: _Index | None = None
         self._known: dict[str, str] = {}
 
     def __call__(self, text: str) -> str:
         """Return ``text`` with every secret replaced. Takes time in proportion to the text: cut it before."""
         if self._index is None or (self._learned and self._has_changed()):
-            self._read = [learned.values for learned in self._learned]
+            self._read = tuple(learned.values for learned in self._learned)
             self._index, self._known = _index_of(tuple(secrets_of(self._model))), {}
+        if self._index.is_empty:  # as that of most services; to keep texts would take 0.4 KiB of each
+            return text
         hidden = self._known.get(text)
         if hidden is None:
             hidden = self._index.hide(text)
@@ -76,7 +82,7 @@ class Redactor:
 
     def _has_changed(self) -> bool:
         """Return whether a file has other content, or a server has issued a secret. Most services have neither."""
-        return [learned.values for learned in self._learned] != self._read
+        return tuple(learned.values for learned in self._learned) != self._read
 
 
 class _Index:
@@ -101,6 +107,11 @@ class _Index:
                     self._add(needle)
         self._alone = re.compile(rf"(?<!\w)(?:{'|'.join(sorted(alone))})(?!\w)") if alone else None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to hide."""
+        return not self._seeds and self._alone is None
+
     def _add(self, needle: _Needle) -> None:
         # every run of `need` characters contains one of the groups that begin at each multiple of the stride
         stride = needle.need - _SEED + 1
@@ -114,8 +125,6 @@ class _Index:
 
     def hide(self, text: str) -> str:
         """Return ``text`` with every run of characters replaced that gives a secret away."""
-        if not self._seeds and self._alone is None:
-            return text
         if text.isdecimal():
             return _replaced(text, list(self._found(text)))
         spans = [

@@ -7,6 +7,7 @@ what they find to the errors of the fields.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Self
 
 from pydantic import (
@@ -135,6 +136,7 @@ class Strict(BaseModel):
             errors += (_broken_rule(text, given) for text in _broken(model, unknown))
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors, hide_input=True)
+        object.__setattr__(valid, "__pydantic_fields_set__", _same_keys(frozenset(valid.model_fields_set)))
         return valid.with_warnings(cls.warn_about(written))
 
     @classmethod
@@ -160,6 +162,15 @@ class Strict(BaseModel):
                 except ValidationError:
                     continue
         return None
+
+
+@lru_cache(maxsize=256)
+def _same_keys(keys: frozenset[str]) -> set[str]:
+    """Return the same set for all models with these keys: one of its own takes 0.7 KiB of each service.
+
+    Nothing changes it, because models are frozen, and pydantic copies it before it changes a copy of a model.
+    """
+    return set(keys)
 
 
 class _Known:
