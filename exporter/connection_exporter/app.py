@@ -5,7 +5,6 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -175,11 +174,11 @@ async def _keep_running(work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RESTART_AFTER)
 
 
-@dataclass
 class _Tls:
     """The context for the next connection."""
 
-    context: ssl.SSLContext
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
 
 
 def _history(storage: Path | None, monitor: Monitor) -> "AbstractAsyncContextManager[_ReadPast]":

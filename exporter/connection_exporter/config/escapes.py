@@ -8,15 +8,13 @@ _DEPTH: Final = 3
 _ESCAPES: Final = {
     "n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "0": "\0", "e": "\x1b",
 }  # fmt: skip
-_UNDO: Final = re.compile(
+_UNDO: Final = (
     r"%([0-9A-Fa-f]{2})"
     r"|\\(?:u([dD][89abAB][0-9A-Fa-f]{2})\\u([dD][c-fC-F][0-9A-Fa-f]{2})"
     r"|(?:u|U[0-9A-Fa-f]{4})([0-9A-Fa-f]{4})|u\{([0-9A-Fa-f]{1,6})\}|x([0-9A-Fa-f]{2})|([0-3][0-7]{2})|([^\n]))"
     r"|&(#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});"
 )
-_CONTROL: Final = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+"
-)
+_CONTROL: Final = r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]+"
 
 
 class View(NamedTuple):
@@ -35,17 +33,17 @@ class View(NamedTuple):
 
 def undone(text: str) -> str:
     """Return ``text`` after undoing its escapes once."""
-    return _UNDO.sub(_undone, text)
+    return re.sub(_UNDO, _undone, text)
 
 
 def views(text: str) -> Iterator[View]:
     """Yield the text as it is, and after undoing escapes."""
     view = View(text, None, None)
     yield view
-    if not text.isprintable() and (plain := _decoded(view, _CONTROL, lambda _: "")) is not None:
+    if not text.isprintable() and (plain := _decoded(view, re.compile(_CONTROL), lambda _: "")) is not None:
         yield plain
     for _ in range(_DEPTH):
-        decoded = _decoded(view, _UNDO, _undone)
+        decoded = _decoded(view, re.compile(_UNDO), _undone)
         if decoded is None or decoded.text == view.text:
             return
         view = decoded

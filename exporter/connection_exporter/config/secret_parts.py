@@ -28,13 +28,9 @@ _DECLARED: Final = (SecretStr, SecretFile, IssuedSecrets)
 _PUBLISHED: Final = ("group", "description", "links", "depends_on")
 """Keys whose value is there to be shown."""
 
-_PUBLIC_HEADER: Final = re.compile(
-    r"accept.*|content-.*|user-agent|origin|referer|host|cache-control|pragma", re.IGNORECASE
-)
-_ROUTINE_KEY: Final = re.compile(
-    r"op|method|type|event|action|jsonrpc|channel|cmd|command|version|params|args", re.IGNORECASE
-)
-_WORD: Final = re.compile(r"[a-z]+(?:[-_.:/ ][a-z]+)*", re.IGNORECASE)
+_PUBLIC_HEADER: Final = r"(?i)accept.*|content-.*|user-agent|origin|referer|host|cache-control|pragma"
+_ROUTINE_KEY: Final = r"(?i)op|method|type|event|action|jsonrpc|channel|cmd|command|version|params|args"
+_WORD: Final = r"(?i)[a-z]+(?:[-_.:/ ][a-z]+)*"
 _PART: Final = 6
 """Characters. A shorter part of a secret is hidden only if its name says that it is one."""
 _TOKEN: Final = re.compile(
@@ -80,7 +76,7 @@ def token_parts(text: str) -> Iterator[str]:
     for part in re.split(r"[/.;,?&\s]+", text):
         name, _, value = part.rpartition("=")
         announced = SECRET_NAME.search(name) if name else _ANNOUNCES.fullmatch(before)
-        if (announced and len(value) >= _PART and (name or not _WORD.fullmatch(value))) or _looks_random(
+        if (announced and len(value) >= _PART and (name or not re.fullmatch(_WORD, value))) or _looks_random(
             unquote(value)
         ):
             yield value
@@ -164,7 +160,7 @@ def _basic(user: str, password: str) -> Iterator[Secret]:
 
 
 def _header(name: str, value: str) -> Iterator[Secret]:
-    if _PUBLIC_HEADER.fullmatch(name):
+    if re.fullmatch(_PUBLIC_HEADER, name):
         return
     yield from _credential(value)
     scheme, _, rest = value.strip().partition(" ")
@@ -197,7 +193,7 @@ def _leaves_of_json(key: str, value: Any) -> Iterator[Secret]:
         for item in value:
             yield from _leaves_of_json(key, item)
     elif isinstance(value, str):
-        if not (_ROUTINE_KEY.fullmatch(key) and _WORD.fullmatch(value)):
+        if not (re.fullmatch(_ROUTINE_KEY, key) and re.fullmatch(_WORD, value)):
             yield from _part(key, value)
             if value.startswith(("{", "[")):
                 yield from _content(value)
