@@ -65,6 +65,22 @@ def test_the_pieces_in_which_bytes_arrive_do_not_matter(data: bytes, cuts: list[
     assert essence(read(data, cuts, bodyless=bodyless)) == essence(read(data, [], bodyless=bodyless))
 
 
+@given(
+    pieces=st.lists(
+        st.sampled_from([b"0", b"00", b"2", b";x", b"\r\n", b"\n", b"ab", b"T: 1", b" "])
+        | st.sampled_from([b"2\r\nab\r\n", b"0\r\n\r\n"]),
+        max_size=10,
+    )
+)
+def test_chunks_in_one_piece_are_read_like_single_bytes(pieces: list[bytes]) -> None:
+    """The quick way for regular chunks and the end of the body has the same result."""
+    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(pieces)
+    whole, single = read(data, []), read(data, list(range(len(data))))
+    assert essence(whole) == essence(single)
+    if isinstance(whole.outcome, Failure):
+        assert str(whole.outcome) == str(single.outcome)
+
+
 @given(data=bytes_like_http, cuts=st.lists(st.integers(0, 500), max_size=5), bodyless=st.booleans())
 def test_there_is_always_an_outcome(data: bytes, cuts: list[int], bodyless: bool) -> None:
     """Whatever arrives: a response within the limits or a failure, and no exception."""

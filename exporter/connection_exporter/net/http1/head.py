@@ -7,7 +7,7 @@ refuse a repeated Content-Length all the same.
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 BARE_LF: Final = "bare LF line ends"
 FOLDED: Final = "folded header"
@@ -23,7 +23,7 @@ CLOSE_AND_KEEP: Final = "Connection: close together with keep-alive"
 KEEP_WITHOUT_LENGTH: Final = "Connection: keep-alive without a length of the body"
 BODY_OF_204: Final = "length of a body in a response without one"
 
-_STATUS_LINE: Final = re.compile(rb"(HTTP/[^ ]*)( +)([1-9][0-9]{2})(?:( +)([^\0]*))?", re.DOTALL)
+_STATUS_LINE: Final = re.compile(rb"HTTP/[^ ]*( +)([1-9][0-9]{2})(?:( +)([^\0]*))?", re.DOTALL)
 _VERSIONS: Final = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0", b"HTTP/2.0": "2.0"}
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-][!#$%&'*+.^_`|~0-9A-Za-z -]*")
 _REGULAR_FIELD: Final = re.compile(
@@ -76,8 +76,7 @@ class Head:
         return [value for key, value in self.headers if key == name]
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(NamedTuple):
     """How a body ends: after ``length`` bytes, after the last chunk, or else with the connection."""
 
     length: int | None
@@ -87,13 +86,13 @@ class Framing:
 
 def parse_head(data: bytes) -> Head:
     """Parse a head, up to and with its empty line, in linear time. Raises `Malformed`."""
-    first, _, rest = data.partition(b"\n")
+    first, _, _ = data.partition(b"\n")
     head = _status_line(first.removesuffix(b"\r"))
-    fields = rest.removesuffix(b"\n").removesuffix(b"\r")
-    regular = _REGULAR_FIELD.findall(fields)
+    regular = _REGULAR_FIELD.findall(data, len(first) + 1)
     if len(regular) == data.count(b"\n") - 2 and data.endswith(b"\r\n") and first.endswith(b"\r"):
         head.headers = [(name.lower(), value.strip(b" \t")) for name, value in regular]
     else:
+        fields = data[len(first) + 1 :].removesuffix(b"\n").removesuffix(b"\r")
         _take_irregular_fields(head, data, fields)
     return head
 
@@ -112,13 +111,13 @@ def field_of(line: bytes) -> tuple[bytes, bytes]:
 
 def framing_of(head: Head, *, bodyless: bool) -> Framing:
     """Decide how the body ends (RFC 9112, section 6.3). Raises `Malformed`. ``bodyless``: a response to HEAD."""
-    length, chunked = _length(head), _is_chunked(head)
+    lengths, codings, connection = _framing_values(head)
+    length, chunked = _length(head, lengths), _is_chunked(codings)
     if chunked and length is not None:
         head.note(TWO_FRAMINGS)
     if chunked and head.version == "1.0":
         head.note(CHUNKED_1_0)
-    connection = b",".join(head.values(b"connection")).lower().split(b",", _OPTIONS)[:_OPTIONS]
-    options = {option.strip(b" \t") for option in connection}
+    options = _options(connection)
     close, keep_alive = b"close" in options, b"keep-alive" in options
     if close and keep_alive:
         head.note(CLOSE_AND_KEEP)
@@ -140,18 +139,19 @@ def with_irregularities(message: str, irregular: tuple[str, ...]) -> str:
 
 
 def _status_line(line: bytes) -> Head:
-    found = _STATUS_LINE.fullmatch(line)
     version = line.partition(b" ")[0]
     if version not in _VERSIONS:
         raise Malformed(f"the version is {_shown(version)}, not HTTP/1.1 or HTTP/1.0")
+    found = _STATUS_LINE.fullmatch(line)
     if found is None:
         raise Malformed(f"the status line is {_shown(line)}")
-    head = Head(int(found[3]), _VERSIONS[version], found[5] or b"", [], [])
+    before, status, after, phrase = found.groups()
+    head = Head(int(status), _VERSIONS[version], phrase or b"", [], [])
     if version == b"HTTP/2.0":
         head.note(HTTP_2)
-    if found[4] is None:
+    if after is None:
         head.note(NO_REASON)
-    if len(found[2]) > 1 or len(found[4] or b"") > 1:
+    if before != b" " or after not in (b" ", None):
         head.note(SPACES_IN_STATUS_LINE)
     return head
 
@@ -182,8 +182,15 @@ def _take_field(head: Head, line: bytes) -> None:
     head.headers.append((name, value))
 
 
-def _length(head: Head) -> int | None:
-    lengths = head.values(b"content-length")
+def _framing_values(head: Head) -> list[list[bytes]]:
+    """Return the values of each header in `_FRAMING`."""
+    by_name = dict(head.headers)
+    if len(by_name) < len(head.headers):
+        return [head.values(name) for name in _FRAMING]
+    return [[by_name[name]] if name in by_name else [] for name in _FRAMING]  # no name is repeated
+
+
+def _length(head: Head, lengths: list[bytes]) -> int | None:
     for length in lengths:
         if not length.isdigit() or len(length.lstrip(b"0")) > _LENGTH_DIGITS:
             raise Malformed(f"Content-Length is {_shown(length)}, not a number of bytes")
@@ -194,11 +201,15 @@ def _length(head: Head) -> int | None:
     return int(lengths[0]) if lengths else None
 
 
-def _is_chunked(head: Head) -> bool:
-    codings = head.values(b"transfer-encoding")
+def _is_chunked(codings: list[bytes]) -> bool:
     if codings and [coding.lower() for coding in codings] != [b"chunked"]:
         raise Malformed(f"Transfer-Encoding is {_shown(b', '.join(codings))}, not chunked")
     return bool(codings)
+
+
+def _options(connection: list[bytes]) -> set[bytes]:
+    options = b",".join(connection).lower().split(b",", _OPTIONS)[:_OPTIONS]
+    return {option.strip(b" \t") for option in options}
 
 
 def _shown(data: bytes) -> str:

@@ -43,7 +43,7 @@ class HeadReader:
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
         """Take bytes; return the final head once it is complete, and what follows it. Raises `Failure`."""
-        if self._size < len(_BEGINNING):
+        if self._size < len(_BEGINNING) and (self._pending or not data.startswith(_BEGINNING)):
             self._check_beginning(bytes(self._pending) + data)
         while data:
             head, data = self._take(data)
@@ -64,34 +64,36 @@ class HeadReader:
 
     def _take(self, data: bytes) -> tuple[Head | None, bytes]:
         """Take bytes of one head; return it if it is complete, and what follows it."""
-        searched = max(0, len(self._pending) - 2)
-        self._pending += data
-        end = _END.search(self._pending, searched)
-        rest = bytes(self._pending[end.end() :]) if end is not None else b""
-        taken = len(data) - len(rest)
+        before = len(self._pending)
+        if before:
+            self._pending += data
+            end = _END.search(self._pending, max(0, before - 2))
+        else:
+            end = _END.search(data)  # most heads arrive whole, and are not copied into `_pending`
+        taken = end.end() - before if end is not None else len(data)
         self._size += taken
         self._lines += data.count(b"\n", 0, taken)
-        self._check_limits()
-        if end is None:
-            return None, b""
-        received = bytes(self._pending[: end.end()])
-        self._pending.clear()
-        return self._parsed(received), rest
-
-    def _check_limits(self) -> None:
         if self._lines > HEADER_COUNT_LIMIT + 2:  # the status line and the empty line
             raise self._failure(Reason.TOO_LARGE, f": there are more than {HEADER_COUNT_LIMIT} headers")
         if self._size > HEADERS_LIMIT:
             raise self._failure(
                 Reason.TOO_LARGE, f": the headers are longer than {HEADERS_LIMIT // 1024} KiB"
             )
+        if end is None:
+            if not before:
+                self._pending += data
+            return None, b""
+        received = bytes(self._pending[: end.end()]) if before else data[:taken]
+        self._pending.clear()
+        return self._parsed(received), data[taken:]
 
     def _parsed(self, received: bytes) -> Head:
         try:
             head = parse_head(received)
         except Malformed as error:
             raise self._failure(Reason.PROTOCOL, f" violates HTTP: {error}") from error
-        self.irregular.update(dict.fromkeys(head.irregular))
+        if head.irregular:
+            self.irregular.update(dict.fromkeys(head.irregular))
         return head
 
     def _failure(self, reason: Reason, problem: str) -> Failure:
