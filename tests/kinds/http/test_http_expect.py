@@ -1,7 +1,6 @@
 """The conditions of `expect`, without a network: which ones hold, and what the message says was received instead."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from connection_exporter.core.health import Reason
@@ -23,7 +22,7 @@ def answer(body: bytes | str = b"", *, status: int = 200, complete: bool = True,
 
 
 def response_with(*headers: tuple[bytes, bytes]) -> Response:
-    return replace(answer(), headers=headers)
+    return answer()._replace(headers=headers)
 
 
 def violations(given: Response, **expect: object) -> list[tuple[Reason, str]]:

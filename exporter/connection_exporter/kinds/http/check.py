@@ -6,7 +6,7 @@ connection before the first byte of a response is repeated once on a fresh one, 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -27,6 +27,7 @@ from connection_exporter.net.certificate import CERTIFICATE_EXPIRY_METRIC
 from connection_exporter.net.failures import NO_THREADS, REASONS
 from connection_exporter.net.http1.connection import HttpConnection
 from connection_exporter.net.http1.head import with_irregularities
+from connection_exporter.net.http1.known import KnownHead
 from connection_exporter.net.http1.response import Response
 from connection_exporter.system.threads import NoThread, start_in_thread
 
@@ -67,6 +68,8 @@ class HttpCheck:
         self.requests = Requests(config, token_source(config, network))
         self.expectation = Expectation(config.expect, body_limit=config.body_limit)
         self.endpoint = self._endpoint_of(self.requests.first, network)
+        self.known_head = KnownHead()
+        """The last head of the responses to the first request of a probe."""
         self._network = network
         self._judging: asyncio.Future[list[Violation]] | None = None
 
@@ -90,13 +93,11 @@ class HttpCheck:
         endpoint = self.endpoint if is_first else self._endpoint_of(target, self._network)
         return await HttpConnection.open(endpoint, self._network.pacer)
 
-    async def judge(self, response: Response) -> list[Violation]:
-        """Return the violated conditions. Costly ones are looked at in a thread, of which a service has only one.
+    async def judge_in_thread(self, response: Response) -> list[Violation]:
+        """Return the violated conditions, which are looked at in a thread. A service has only one.
 
         Raises `Failure`: internal where no thread can be started.
         """
-        if not self.expectation.is_costly(response):
-            return self.expectation.violations(response)
         try:
             while self._judging is not None and not self._judging.done():
                 await asyncio.wait(
@@ -155,7 +156,13 @@ class HttpSession:
         fault = await self._follow(hops) if hops[0].response.status in _LEADS_ON else None
         if len(self._connections) > 1:
             self._close_all_but({(hop.target.origin, hop.target.trusted) for hop in hops})
-        violations = [fault] if fault is not None else await check.judge(hops[-1].response)
+        response = hops[-1].response
+        if fault is not None:
+            violations = [fault]
+        elif check.expectation.is_costly(response):
+            violations = await check.judge_in_thread(response)
+        else:
+            violations = check.expectation.violations(response)
         details = details_of(hops, check.endpoint)
         irregular = irregularities(hops)
         if irregular:
@@ -184,19 +191,26 @@ class HttpSession:
 
     async def _send(self, target: Target, wire: bytes) -> Hop:
         key = (target.origin, target.trusted)
-        limit, bodyless = self._check.config.body_limit, target.method == "HEAD"
         kept = self._connections.get(key)
         if kept is not None and kept.usable:
             try:
-                response = await kept.exchange(wire, body_limit=limit, bodyless=bodyless)
+                response = await self._exchange(kept, target, wire)
             except Failure:
                 if kept.exchanges == 1 or not kept.silent:
                     raise
             else:
                 return Hop(target, kept, response, kept.exchanges > 1)
         connection = self._connections[key] = await self._check.open(target)
-        response = await connection.exchange(wire, body_limit=limit, bodyless=bodyless)
+        response = await self._exchange(connection, target, wire)
         return Hop(target, connection, response, reused=False)
+
+    def _exchange(self, connection: HttpConnection, target: Target, wire: bytes) -> Awaitable[Response]:
+        return connection.exchange(
+            wire,
+            body_limit=self._check.config.body_limit,
+            bodyless=target.method == "HEAD",
+            known=self._check.known_head if target is self._check.requests.first else None,
+        )
 
     async def _follow(self, hops: list[Hop]) -> Violation | None:
         """Follow redirects from the first response, and add the hops. Return what is wrong with a redirect, if any."""

@@ -12,6 +12,7 @@ from connection_exporter.kind import Failure
 from connection_exporter.net.dial import Link
 from connection_exporter.net.endpoint import Endpoint
 from connection_exporter.net.failures import failure_from
+from connection_exporter.net.http1.known import KnownHead
 from connection_exporter.net.http1.reader import SLICE
 from connection_exporter.net.http1.response import Response, ResponseParser
 from connection_exporter.net.pacing import PacedProtocol, Pacer
@@ -48,15 +49,20 @@ class HttpConnection(PacedProtocol):
         """Whether no byte has arrived since the last request."""
         return self._parser is None or not self._parser.received
 
-    async def exchange(self, request: bytes, *, body_limit: int, bodyless: bool = False) -> Response:
+    async def exchange(
+        self, request: bytes, *, body_limit: int, bodyless: bool = False, known: KnownHead | None = None
+    ) -> Response:
         """Send ``request`` and return the response. Raises `Failure`, with the connection closed.
 
-        ``body_limit`` is in bytes. ``bodyless``: the response has no body, whatever its headers say (HEAD).
+        ``body_limit`` is in bytes. ``bodyless``: the response has no body, whatever its headers say (HEAD). ``known``
+        is the last head of the responses to this request.
         """
         self.exchanges += 1
         if self._ended is not None:
             raise self._ended
-        parser = self._parser = ResponseParser(self._where, body_limit=body_limit, bodyless=bodyless)
+        parser = self._parser = ResponseParser(
+            self._where, body_limit=body_limit, bodyless=bodyless, known=known
+        )
         answered = self._answered = asyncio.get_running_loop().create_future()
         if not self.transport.is_closing():  # uvloop raises RuntimeError
             self.transport.write(request)
@@ -67,6 +73,7 @@ class HttpConnection(PacedProtocol):
             raise cancelled from parser.timeout()
         outcome = parser.outcome
         if isinstance(outcome, Response):
+            self._parser = None  # it has the body
             return outcome
         self.abort()
         raise outcome or Failure(Reason.EOF, f"{self._where} closed the connection")

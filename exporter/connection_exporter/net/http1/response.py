@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from itertools import chain
+from typing import Final, NamedTuple
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
 from connection_exporter.net.http1.chunks import Chunks
 from connection_exporter.net.http1.head import Framing, Head, Malformed, framing_of, with_irregularities
+from connection_exporter.net.http1.known import KnownHead
 from connection_exporter.net.http1.reader import HEADERS_LIMIT, SLICE, HeadReader, NotHttp
 
 FRAMING_FACTOR: Final = 8
@@ -18,8 +19,7 @@ _LARGEST_SLICE: Final = 64 * 1024
 """Bytes that are parsed at once where they can only be one piece of body."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """A response. Header names are in lower case; durations are in seconds.
 
     ``complete`` is false if the body is larger than the limit; ``body`` is then the part that was read. ``irregular``
@@ -49,8 +49,13 @@ class Response:
 class ResponseParser:
     """Takes bytes until ``outcome`` is set: the response, or the failure to give one."""
 
-    def __init__(self, where: str, *, body_limit: int, bodyless: bool) -> None:
-        """Start when the request is sent. ``bodyless``: there is no body, whatever the headers say (HEAD)."""
+    def __init__(
+        self, where: str, *, body_limit: int, bodyless: bool, known: KnownHead | None = None
+    ) -> None:
+        """Start when the request is sent. ``bodyless``: there is no body, whatever the headers say (HEAD).
+
+        ``known`` is the last head of the responses to this request.
+        """
         self.outcome: Response | Failure | None = None
         self.reusable = False
         """Whether the connection can be used again: the response ended, and nothing followed it."""
@@ -58,10 +63,11 @@ class ResponseParser:
         self._where = where
         self._body_limit = body_limit
         self._bodyless = bodyless
-        self._heads = HeadReader(where)
+        self._known = known
+        self._heads: HeadReader | None = None
         self._head: Head | None = None
         self._framing: Framing | None = None
-        self._chunks = Chunks()
+        self._chunks: Chunks | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._sent_at = time.perf_counter()
@@ -72,7 +78,7 @@ class ResponseParser:
         """How many bytes `feed` may be given at once without taking longer than a millisecond."""
         if self._framing is None:
             return SLICE
-        if self._framing.chunked:
+        if self._chunks is not None:
             left = self._chunks.left
         elif self._framing.length is None:
             return _LARGEST_SLICE
@@ -127,34 +133,52 @@ class ResponseParser:
 
     def _feed_head(self, data: bytes) -> bytes:
         """Take bytes of a head, and return what follows it."""
-        found = self._heads.feed(data)
+        known = self._known if self._heads is None else None
+        found = (known is not None and known.recognize(data)) or self._parse_head(data)
         if found is None:
             return b""
-        self._head, rest = found
-        self._framing = framing_of(self._head, bodyless=self._bodyless)
-        length = self._framing.length
-        if length == 0 or (length or 0) > self._body_limit:
-            self._finish(complete=not length)
+        self._head, framing, rest = found
+        self._framing = framing
+        if framing.chunked:
+            self._chunks = Chunks()
+        elif framing.length == 0:
+            self._finish(complete=True)
+        elif framing.length is not None and framing.length > self._body_limit:
+            self._finish(complete=False)
         return rest
+
+    def _parse_head(self, data: bytes) -> tuple[Head, Framing, bytes] | None:
+        if self._heads is None:
+            self._heads = HeadReader(self._where)
+        found = self._heads.feed(data)
+        if found is None:
+            return None
+        self._head, rest = found  # whose irregularities a failure shows
+        framing = framing_of(self._head, bodyless=self._bodyless)
+        if self._known is not None and self.received == len(data):
+            self._known.keep(data.removesuffix(rest), self._head, framing)
+        return self._head, framing, rest
 
     def _feed_body(self, data: bytes) -> bytes:
         """Take bytes of the body, and return what follows it."""
-        assert self._framing is not None
-        if self._framing.chunked:
+        framing = self._framing
+        assert framing is not None
+        if self._chunks is not None:
             self._take(self._chunks.feed(data))
             if self._chunks.too_long:
                 self._finish(complete=False)
             elif self._chunks.ended and self.outcome is None:
                 self._finish(complete=True)
             return self._chunks.rest
-        if self._framing.length is None:
+        if framing.length is None:
             self._take([data])
             return b""
-        left = self._framing.length - self._body_bytes
-        self._take([data[:left]])
-        if self._body_bytes == self._framing.length:
+        piece = data[: framing.length - self._body_bytes]  # within the limit, as the length is
+        self._body.append(piece)
+        self._body_bytes += len(piece)
+        if self._body_bytes == framing.length:
             self._finish(complete=True)
-        return data[left:]
+        return data[len(piece) :]
 
     def _take(self, pieces: Iterable[bytes]) -> None:
         for piece in pieces:
@@ -181,8 +205,11 @@ class ResponseParser:
 
     @property
     def _irregular(self) -> tuple[str, ...]:
-        framing = self._head.irregular if self._head is not None else ()
-        return tuple(dict.fromkeys((*self._heads.irregular, *framing, *self._chunks.irregular)))
+        if self._heads is None and self._chunks is None:
+            return ()  # the head is known, so it is regular
+        parts = (self._heads, self._head, self._chunks)
+        noted = [part.irregular for part in parts if part is not None and part.irregular]
+        return tuple(dict.fromkeys(chain.from_iterable(noted))) if noted else ()
 
     def _failure(self, reason: Reason, message: str) -> Failure:
         return Failure(reason, with_irregularities(message, self._irregular))
