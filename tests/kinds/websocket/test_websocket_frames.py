@@ -13,10 +13,8 @@ from connection_exporter.kinds.websocket.frames import (
     FRAMES_AT_ONCE,
     FRAMES_PER_SECOND,
     FRAMES_PER_SLICE,
-    PONG,
     FrameSplitter,
     InputLimits,
-    ping,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +22,6 @@ from support.websocket_servers import frame
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
-from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 CONTROL = st.builds(frame, st.sampled_from([0x89, 0x8A]), st.binary(max_size=125))
@@ -179,16 +176,35 @@ def test_a_server_may_send_faster_than_the_exporter_reads_for_a_while_only() -> 
     assert "than the exporter can read" in failure.message
 
 
-def test_a_server_answers_a_ping_with_its_payload() -> None:
-    """The ping is masked, and its pong is not. No two pings are alike."""
-    server = ServerProtocol(state=State.OPEN)
-    payloads = set()
-    for _ in range(100):
-        sent, payload = ping()
-        server.receive_data(sent)
-        assert server.data_to_send() == [PONG + payload]
-        payloads.add(payload)
-    assert len(payloads) == 100
+@pytest.mark.parametrize(
+    ("sent", "begun"),
+    [
+        (frame(0x89) * 2, b""),
+        (frame(0x89, b"x")[:-1], b""),
+        (b"\x89", b""),
+        (b"\x89\x81abcdx", b""),
+        (b"\x09\x00", b""),
+        (frame(0x89, bytes(126)), b""),
+        (frame(0x8A), b""),
+        (frame(0x89), frame(0x81, b"xx")[:2]),
+    ],
+)
+def test_only_a_ping_that_arrives_alone_needs_no_parser(sent: bytes, begun: bytes) -> None:
+    """Everything else is left to it, and not counted."""
+    splitter = FrameSplitter("it", max_message_size=1024)
+    splitter.split(begun)
+    counted = splitter.frames, splitter.control_frames
+    assert splitter.take_ping(sent) is None
+    assert (splitter.frames, splitter.control_frames) == counted
+
+
+@pytest.mark.parametrize("size", [0, 1, 125])
+def test_a_ping_that_arrives_alone_is_counted(size: int) -> None:
+    """Also between the fragments of a message."""
+    splitter = FrameSplitter("it", max_message_size=1024)
+    splitter.split(frame(0x01, b"x"))
+    assert splitter.take_ping(frame(0x89, bytes(size))) == bytes(size)
+    assert (splitter.frames, splitter.control_frames) == (2, 1)
 
 
 def _split_all(splitter: FrameSplitter, sent: bytes) -> None:

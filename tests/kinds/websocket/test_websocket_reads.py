@@ -11,6 +11,9 @@ from connection_exporter.net.pacing import Pacer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.websocket_servers import config_of, frame, response_to
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 TEXT, BINARY, FIRST, CONT, LAST, PING, PONG = 0x81, 0x82, 0x01, 0x00, 0x80, 0x89, 0x8A
 ANSWER = b"the pong of the last ping"  # stands for its bytes, which are random
@@ -98,8 +101,15 @@ class Opened:
             connection.stream.dialogue.over.done(),
             connection._splitter.control_frames,
             self.is_answered,
-            sum(map(len, self.wire.sent)),
+            _frames_from_client(b"".join(self.wire.sent[1:])),
         )
+
+
+def _frames_from_client(sent: bytes) -> list[Frame]:
+    server = ServerProtocol(state=State.OPEN)
+    server.receive_data(sent)
+    frames = [event for event in server.events_received() if isinstance(event, Frame)]
+    return [frame for frame in frames if frame.opcode is not Opcode.PING]  # its payload is random
 
 
 async def opened(**config: object) -> Opened:

@@ -5,7 +5,6 @@ many megabytes, or a small one that inflates to as many, would block the event l
 long data frame on as several fragments, which have the same meaning (RFC 6455, section 5.4).
 """
 
-import os
 from typing import Final
 
 from connection_exporter.core.health import Reason
@@ -35,30 +34,14 @@ _LONGEST_GAP: Final = 0.1
 FRAMES_PER_SLICE: Final = 32
 """Frames that are parsed at once. `ClientProtocol` takes up to 20 µs for each."""
 
-_PING: Final = b"\x89\x84"  # it is masked, as every frame from a client is
-PONG: Final = b"\x8a\x04"
-"""The header of a pong with 4 bytes of payload, as our pings have."""
-
 _FIN: Final = 0x80
 _OPCODE: Final = 0x0F
 _CONTROL: Final = 0x08
 _MASK: Final = 0x80
 _CONTROL_PAYLOAD_LIMIT: Final = 125
-_MESSAGE: Final = (
-    0x81,
-    0x82,
-)  # the first byte of a text or binary message in one frame that is not compressed
-
-
-def ping() -> tuple[bytes, bytes]:
-    """Return a ping, and its random payload.
-
-    The key that masks the payload is random as well (RFC 6455, section 5.3), and so is the result. That is why the key
-    and the masked payload can be drawn together, and the payload follows from them.
-    """
-    drawn = os.urandom(8)
-    payload = int.from_bytes(drawn[:4]) ^ int.from_bytes(drawn[4:])
-    return _PING + drawn, payload.to_bytes(4)
+_PING: Final = 0x89
+_MESSAGE: Final = (0x81, 0x82)
+"""The first byte of a ping, and those of a text or binary message that is one frame and not compressed."""
 
 
 class FrameSplitter:
@@ -112,6 +95,16 @@ class FrameSplitter:
             payload += length
             at = next_frame
         return payload, at
+
+    def take_ping(self, data: bytes) -> bytes | None:
+        """Count ``data`` if it is a ping and nothing else; return the payload of the ping."""
+        size = len(data) - 2
+        is_ping = data[0] == _PING and 0 <= size <= _CONTROL_PAYLOAD_LIMIT and data[1] == size
+        if not (is_ping and self.is_between_frames):
+            return None
+        self.frames += 1
+        self.control_frames += 1
+        return data[2:]
 
     def split(self, data: bytes) -> tuple[bytes, int]:
         """Return the next bytes for `ClientProtocol`, with no incomplete frame, and how much of ``data`` they cover.
