@@ -17,7 +17,7 @@ from connection_exporter.kinds.tcp.config import TcpConfig
 from connection_exporter.kinds.tcp.connection import NoMatch, TcpConnection
 from connection_exporter.kinds.tcp.dialogue import Exchange, script, text_of
 from connection_exporter.kinds.tcp.starttls import request_tls
-from connection_exporter.net import Endpoint, Link, Network
+from connection_exporter.net import Endpoint, Link, LinkDetails, Network
 from connection_exporter.net.certificate import CERTIFICATE_EXPIRY_METRIC
 from connection_exporter.net.failures import REASONS
 
@@ -86,7 +86,7 @@ class TcpCheck:
             if greeting:
                 details["greeting_seconds"] = time.perf_counter() - began
             connection.mark_idle()
-            yield _TcpSession(self._endpoint, link, connection, on_probe, details)
+            yield _TcpSession(LinkDetails(self._endpoint, link, **details), link, connection, on_probe)
         finally:
             connection.abort()
 
@@ -98,21 +98,18 @@ class TcpCheck:
 
 
 class _TcpSession:
-    """A connection whose greeting is over. ``details`` are those of its start."""
+    """A connection whose greeting is over. ``details`` are those of its link and of the greeting."""
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        details: LinkDetails,
         link: Link,
         connection: TcpConnection,
         on_probe: Sequence[Exchange],
-        details: dict[str, Json],
     ) -> None:
         self.lost: asyncio.Future[Failure] = connection.lost
         self.peer = link.peer
         self.addresses = link.addresses
-        self._endpoint = endpoint
-        self._link = link
         self._connection = connection
         self._on_probe = on_probe
         self._details = details
@@ -121,7 +118,7 @@ class _TcpSession:
         """Run the dialogue, and read the round trip from the kernel. Raises `Failure` when the session is gone."""
         connection = self._connection
         problem: NoMatch | None = None
-        details = {**self._endpoint.details(self._link), **self._details}
+        details = dict(self._details.current())
         connection.begin()
         began = time.perf_counter()
         try:

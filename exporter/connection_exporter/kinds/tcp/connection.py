@@ -70,7 +70,7 @@ class TcpConnection(PacedProtocol):
         self._bytes = self._lines = 0  # since the dialogue began, or since it ended
         self._heard = False  # anything since the exchange began
         self._expected: Expected | None = None
-        self._waiter: asyncio.Future[bytes] | None = None
+        self._waiter: asyncio.Future[bytes | Failure] | None = None
 
     async def exchange(self, step: Exchange) -> bytes:
         """Send what ``step`` says and return the answer, or nothing if none is expected.
@@ -85,19 +85,20 @@ class TcpConnection(PacedProtocol):
             self.transport.write(step.send)
         if step.expect is None:
             return b""
-        self._expected, self._waiter = step.expect, self.lost.get_loop().create_future()
+        loop = self.lost.get_loop()
+        self._expected, self._waiter = step.expect, loop.create_future()
         self._search()
+        timer = loop.call_later(step.within, self._give_up, step.expect, step.within)
         try:
-            async with asyncio.timeout(step.within) as deadline:
-                return await self._waiter
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            raise self._missing(step.expect, f" within {format_duration(step.within)}") from None
+            answer = await self._waiter
         except asyncio.CancelledError as cancelled:
             raise cancelled from self._missing(step.expect, " in time")
         finally:
+            timer.cancel()
             self._expected = self._waiter = None
+        if isinstance(answer, Failure):
+            raise answer
+        return answer
 
     def begin(self) -> None:
         """Begin a dialogue. What has arrived before is no answer to it.
@@ -160,15 +161,26 @@ class TcpConnection(PacedProtocol):
             self._search()
             return
         self._buffer.clear()
-        if self._waiter is not None and not self._waiter.done():
-            limit = f"{DIALOGUE_BYTES >> 20} MiB or {DIALOGUE_LINES} lines"
-            self._waiter.set_exception(NoMatch(f"{self._expected} is not in the first {limit}"))
+        limit = f"{DIALOGUE_BYTES >> 20} MiB or {DIALOGUE_LINES} lines"
+        self._wake(NoMatch(f"{self._expected} is not in the first {limit}"))
 
     def _search(self) -> None:
-        if self._expected is not None and self._waiter is not None and not self._waiter.done():
+        if (
+            self._buffer
+            and self._expected is not None
+            and self._waiter is not None
+            and not self._waiter.done()
+        ):
             answer = self._expected.take(self._buffer)
             if answer is not None:
                 self._waiter.set_result(answer)
+
+    def _give_up(self, expected: Expected, within: float) -> None:
+        self._wake(self._missing(expected, f" within {format_duration(within)}"))
+
+    def _wake(self, failure: Failure) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(failure)
 
     def _note_lines(self, data: bytes) -> None:
         """Keep the beginning of the first line, and the end of all that has arrived."""
@@ -208,5 +220,4 @@ class TcpConnection(PacedProtocol):
     def _note_end(self, failure: Failure) -> None:
         self._ended = failure
         self.lost.set_result(failure)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(failure)
+        self._wake(failure)
