@@ -7,6 +7,7 @@ records of one byte thus gets 20 ms of CPU for each read of 256 KiB, and several
 import asyncio
 import os
 import ssl
+import struct
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -24,7 +25,7 @@ _SLICE_OF_RECORD: Final = 64 * 1024
 _SLICE_OF_HANDSHAKE: Final = 16 * 1024
 """Bytes that one step of the handshake is given: more than a usual chain of certificates."""
 
-_RECORD_HEADER: Final = 5  # bytes: type, version, length (RFC 8446, section 5.1)
+_RECORD_HEADER: Final = struct.Struct(">xxxH")  # type, version, length (RFC 8446, section 5.1)
 _READ: Final = 64 * 1024
 
 
@@ -218,9 +219,10 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
         """Keep track of how much of the last record is still to come."""
         if self._header:
             data, self._header = self._header + data, b""
-        at = self._record_left
-        while at + _RECORD_HEADER <= len(data):
-            at += _RECORD_HEADER + int.from_bytes(data[at + 3 : at + _RECORD_HEADER])
+        at, last = self._record_left, len(data) - _RECORD_HEADER.size
+        while at <= last:
+            (length,) = _RECORD_HEADER.unpack_from(data, at)
+            at += _RECORD_HEADER.size + length
         self._header = data[at:]
         self._record_left = max(at - len(data), 0)
 

@@ -6,7 +6,7 @@ A context costs 25 ms and nearly a megabyte, so one per service would stall the 
 import codecs
 import hashlib
 import ssl
-from collections import OrderedDict
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ _VERSIONS: Final = {
 _LOWEST: Final = "1.2"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Made:
     """A context, and the files that it is made from.
 
-    ``stamps`` is ``None`` if the files may change and keep their stamps.
+    ``stamps`` is ``None`` if the files may change and keep their stamps. ``used`` is when the context was last used.
     """
 
     context: ssl.SSLContext
@@ -49,6 +49,7 @@ class _Made:
     files: tuple[Path, ...]
     places: LocalFiles
     stamps: tuple[Stamp, ...] | None
+    used: float = 0.0
 
     @property
     def is_current(self) -> bool:
@@ -64,7 +65,7 @@ class TlsContexts:
     """The current context for each set of options. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[TlsOptions, _Made] = OrderedDict()
+        self._made: dict[TlsOptions, _Made] = {}
         self._work: SharedWork[TlsOptions, _Made] = SharedWork()
 
     async def get(self, options: TlsOptions) -> ssl.SSLContext:
@@ -81,9 +82,9 @@ class TlsContexts:
             except WorkDied as error:
                 raise Failure(Reason.INTERNAL, f"no TLS context: {error}") from error
             self._made[options] = made
-        self._made.move_to_end(options)
-        while len(self._made) > MOST_CONTEXTS:
-            self._made.popitem(last=False)  # the least recently used
+        made.used = time.monotonic()
+        if len(self._made) > MOST_CONTEXTS:
+            del self._made[min(self._made, key=lambda key: self._made[key].used)]
         return made.context
 
 
