@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from functools import partial
 
 import pytest
+from connection_exporter.system import threads
 from connection_exporter.system.threads import (
     SharedWork,
     WorkDied,
@@ -63,14 +64,14 @@ async def test_a_cancelled_caller_leaves_no_error_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     go_on.set()
-    while any(thread.name == "it" for thread in threading.enumerate()):  # noqa: ASYNC110 - a thread sets no event
-        await asyncio.sleep(0.001)
+    await until(lambda: all(thread.name != "it" for thread in threading.enumerate()))
     await asyncio.sleep(0.01)
     assert unseen == []
 
 
-def test_a_loop_that_is_gone_is_no_error_of_the_thread() -> None:
+def test_a_loop_that_is_gone_is_no_error_of_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the end of the process, threads outlive the loop."""
+    monkeypatch.setattr(threads, "_IDLE_FOR", 0.01)
     go_on, raised = threading.Event(), list[object]()
     before, threading.excepthook = threading.excepthook, raised.append
 
@@ -85,6 +86,37 @@ def test_a_loop_that_is_gone_is_no_error_of_the_thread() -> None:
     finally:
         threading.excepthook = before
     assert raised == []
+
+
+async def test_a_thread_does_one_job_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when it has had none for a while. Work never waits for a thread that is busy."""
+    monkeypatch.setattr(threads, "_IDLE_FOR", 0.2)
+    monkeypatch.setattr(threads._Worker, "idle", [])
+    go_on = threading.Event()
+    first = await run_in_thread(threading.current_thread, name="one")
+    await until(lambda: first.name == "idle")
+    hangs = start_in_thread(lambda: go_on.wait(20) and threading.current_thread(), name="two")
+    second = await run_in_thread(threading.current_thread, name="three")
+    assert first is not second
+    go_on.set()
+    assert await hangs is first
+    await until(lambda: not first.is_alive() and not second.is_alive())
+    assert threads._Worker.idle == []
+
+
+async def test_no_job_is_lost_by_a_thread_that_is_about_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be taken at that very moment."""
+    monkeypatch.setattr(threads, "_IDLE_FOR", 0.001)
+    async with asyncio.timeout(20):
+        for number in range(500):
+            assert await run_in_thread(lambda: number, name="it") == number  # noqa: B023 - it is awaited at once
+            await asyncio.sleep(number % 10 * 0.0002)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - a thread sets no event
+            await asyncio.sleep(0.001)
 
 
 async def test_the_pool_returns_and_raises_what_the_work_does() -> None:
