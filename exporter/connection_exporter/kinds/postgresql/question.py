@@ -39,6 +39,8 @@ class Question:
     ``what`` completes "the server does not answer …". Of the first row, ``columns`` values are kept.
     """
 
+    __slots__ = ("_bytes_of_kept", "_columns", "_kept", "answer", "request", "seconds", "what")
+
     def __init__(self, request: bytes, what: str, *, columns: int = 0) -> None:
         self.request = request
         self.what = what
