@@ -90,6 +90,8 @@ class Network:
 
     def with_ip_version(self, ip_version: IpVersion) -> "Network":
         """Return this network restricted to addresses of one version; everything else is shared."""
+        if ip_version == self.ip_version:
+            return self
         network = copy.copy(self)
         network.ip_version = ip_version
         return network

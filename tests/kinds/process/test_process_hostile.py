@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -10,8 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 from connection_exporter.core.health import Reason
+from connection_exporter.kinds import load_text
+from connection_exporter.kinds.process import check as process_check
+from connection_exporter.kinds.process import table as process_table
 from connection_exporter.kinds.process.files import FileReader
-from connection_exporter.kinds.process.table import LONGEST_COMMAND, ProcessTable, with_command
+from connection_exporter.kinds.process.proc import LONGEST_COMMAND, Entry, read_process
+from connection_exporter.kinds.process.table import Criterion, ProcessTable, named, with_command
+from connection_exporter.kinds.registry import build
 from connection_exporter.net import Network
 from support.dead_mount import dead_mount
 from support.hostile import assert_iterations_are_short
@@ -256,8 +262,108 @@ async def test_a_scan_of_hundreds_of_processes_costs_no_iteration_more_than_10_m
         await asyncio.gather(*(failure_of(check) for check in checks))
         assert not any(await asyncio.gather(*(check.present() for check in checks)))
 
-    assert (await probe(check_of(cmdline="crowd"))).details["pid"] == parent.pid
+    ours = check_of(cmdline=re.escape(f"{processes.folder}/crowd"))
+    assert (await probe(ours)).details["pid"] == parent.pid
     await attack(search)
+
+
+async def test_a_process_is_compared_again_only_after_a_change(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its name, for example. One that has ended is found no more."""
+    code = "import ctypes, os\n"
+    code += "for name in (b'fickle-fish', b'fickle-bird'):\n"
+    code += "    os.read(0, 1)\n    ctypes.CDLL(None).prctl(15, name, 0, 0, 0)\nos.read(0, 1)"
+    process = processes.start("fickle-bird", code=code)
+    stdin = process.stdin
+    assert stdin is not None
+    monkeypatch.setattr(process_table, "_YOUNG", 1000.0)
+    table, compared = ProcessTable(), []
+
+    def matches(entry: Entry) -> bool:
+        compared.append(entry.pid)
+        return entry.name == "fickle-bird"
+
+    criterion = Criterion("named fickle-bird", matches)
+    for name, expected in (
+        ("fickle-bird", [process.pid]),
+        ("fickle-fish", []),
+        ("fickle-bird", [process.pid]),
+    ):
+        wait_until(lambda name=name: psutil.Process(process.pid).name() == name)  # type: ignore[misc]
+        for search in (table.search, table.search_new, table.search):
+            assert [entry.pid for entry in await search(criterion)] == expected
+        stdin.write(b"x")
+        stdin.flush()
+    assert compared.count(process.pid) == 3
+    process.wait()
+    assert not await table.search_new(criterion)
+
+
+def test_all_services_share_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if `defaults` limit the addresses of other services."""
+    tables: list[object] = []
+    monkeypatch.setattr(process_check, "Search", lambda table, _: tables.append(table))
+    services = "services: {a: {kind: process, name: a}, b: {kind: process, cmdline: b}}\n"
+    network = Network()
+    for defaults in ("", "defaults: {ip_version: 4}\n", "defaults: {ip_version: 6}\n"):
+        build(load_text(defaults + services).services, network)
+    assert len(tables) == 6
+    assert all(table is tables[0] for table in tables)
+    build(load_text(services).services, Network())
+    assert tables[-1] is not tables[0]
+
+
+async def test_older_processes_are_read_at_most_four_times_a_second(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many services look for absent ones. One that becomes another program is found after that."""
+    code = f"import ctypes, os; os.read(0, 1); ctypes.CDLL(None).prctl(15, b'older-bird', 0, 0, 0); {SLEEP}"
+    process, read = processes.start("older-fish", code=code), []
+    monkeypatch.setattr(process_table, "_YOUNG", 0.0)
+    monkeypatch.setattr(process_table, "_SHARED_FOR", 1000.0)
+
+    def noting(pid: int, longest: int) -> Entry:
+        read.append(pid)
+        return read_process(pid, longest)
+
+    monkeypatch.setattr(process_table, "read_process", noting)
+    table = ProcessTable()
+    for number in range(20):
+        assert not await table.search(named("older-bird"))
+        assert not await table.search_new(named(f"older-bird-{number}"))
+    assert read.count(process.pid) == 1
+    stdin = process.stdin
+    assert stdin is not None
+    stdin.write(b"x")
+    stdin.flush()
+    wait_until(lambda: psutil.Process(process.pid).name() == "older-bird")
+    monkeypatch.setattr(process_table, "_SHARED_FOR", 0.01)
+    await asyncio.sleep(0.02)
+    assert [entry.pid for entry in await table.search(named("older-bird"))] == [process.pid]
+
+
+async def test_a_search_that_is_cancelled_goes_on_where_it_was(processes: Processes) -> None:
+    """However short the timeout of a service is, it finds its process at last."""
+    ours = {processes.start("flock", "x" * 500).pid for _ in range(5)}
+    compared: list[int] = []
+
+    def matches(entry: Entry) -> bool:
+        if entry.pid in ours:
+            compared.append(entry.pid)
+            searching.cancel()
+            turn_ends = time.thread_time() + 0.002
+            while time.thread_time() < turn_ends:
+                pass
+        return entry.pid in ours
+
+    table, criterion = ProcessTable(), Criterion("of the flock", matches, size=200)
+    for number in range(5):
+        searching = asyncio.create_task(table.search(criterion))
+        await asyncio.wait({searching})
+        assert searching.cancelled()
+        assert len(compared) == number + 1
+    assert {entry.pid for entry in await table.search(criterion)} == set(compared) == ours
 
 
 async def test_command_lines_are_kept_in_bounded_memory(processes: Processes) -> None:

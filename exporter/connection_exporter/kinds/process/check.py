@@ -19,14 +19,16 @@ from connection_exporter.kinds.process.facts import METRICS, FactsReader, judge_
 from connection_exporter.kinds.process.files import FileReader
 from connection_exporter.kinds.process.find import Search, find_unit, zombie_message
 from connection_exporter.kinds.process.pidfile import Pidfile
-from connection_exporter.kinds.process.table import ProcessTable, is_zombie, named, with_command
+from connection_exporter.kinds.process.proc import is_zombie
+from connection_exporter.kinds.process.table import ProcessTable, named, with_command
 from connection_exporter.kinds.process.watch import Watch, watch
 from connection_exporter.net import Network, translated
+from connection_exporter.net.pacing import Pacer
 
 _LOOK_FOR_PIDFILE: Final = 0.25
 _LOOK_TIMEOUT: Final = 0.25
-_TABLES: Final[WeakKeyDictionary[Network, ProcessTable]] = WeakKeyDictionary()
-"""One table for all services that share a network, which means an event loop."""
+_TABLES: Final[WeakKeyDictionary[Pacer, ProcessTable]] = WeakKeyDictionary()
+"""One table for all services of an event loop, which share the pacer of their networks."""
 
 
 class ProcessCheck:
@@ -57,7 +59,7 @@ class ProcessCheck:
         self._config = config
         patience = config.timeout / 2  # so that a probe can still say which file it waited for
         self._pidfile = Pidfile(config.pidfile, timeout=patience) if config.pidfile is not None else None
-        self._search = _search(config, _TABLES.setdefault(network, ProcessTable()))
+        self._search = _search(config, network.pacer)
         self._heartbeat = _heartbeat(config.heartbeat, patience) if config.heartbeat is not None else None
         self._restarts = _RestartCount()
 
@@ -238,12 +240,14 @@ async def _last_beat(heartbeat: FileReader[float]) -> float | OSError:
         return error
 
 
-def _search(config: ProcessConfig, table: ProcessTable) -> Search | None:
+def _search(config: ProcessConfig, pacer: Pacer) -> Search | None:
     if config.name is not None:
-        return Search(table, named(config.name))
-    if config.cmdline is not None:
-        return Search(table, with_command(config.cmdline))
-    return None
+        criterion = named(config.name)
+    elif config.cmdline is not None:
+        criterion = with_command(config.cmdline)
+    else:
+        return None
+    return Search(_TABLES.setdefault(pacer, ProcessTable()), criterion)
 
 
 def _identify(pid: int, watched: Watch) -> psutil.Process:

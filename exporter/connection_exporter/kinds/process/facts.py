@@ -5,7 +5,6 @@ Reading /proc never blocks. Whatever cannot be read, for lack of permission or o
 
 import os
 import resource
-import sys
 from contextlib import suppress
 from typing import Final
 
@@ -14,7 +13,15 @@ import psutil
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Json, Metric, MetricType
 from connection_exporter.kinds.process.config import Heartbeat
-from connection_exporter.kinds.process.table import STAT_LIMIT, live_thread, parse_stat, read_start, read_stat
+from connection_exporter.kinds.process.proc import (
+    LINUX,
+    STAT_LIMIT,
+    TICKS,
+    live_thread,
+    parse_stat,
+    read_start,
+    read_stat,
+)
 from connection_exporter.system.descriptors import may_stay_open
 
 METRICS: Final = (
@@ -61,8 +68,6 @@ METRICS: Final = (
 _START_ERROR: Final = 1.0
 """Seconds by which a process may seem older than it is: the kernel gives the time of boot in whole seconds."""
 
-_LINUX: Final = sys.platform.startswith("linux")
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _STATUSES: Final = {
     b"R": psutil.STATUS_RUNNING,
@@ -115,7 +120,7 @@ class FactsReader:
 
         If it lives, and they are the same as the last time, they are also the same dict.
         """
-        return self._read_linux() if _LINUX else read_elsewhere(self._process)
+        return self._read_linux() if LINUX else read_elsewhere(self._process)
 
     def _read_linux(self) -> dict[str, Json]:
         seen = self._look()
@@ -158,7 +163,7 @@ class FactsReader:
             facts["ppid"] = int(fields[1])
             facts["status"] = _STATUSES.get(state, "?")
             facts["start_time_seconds"] = self._start_time
-            facts["cpu_seconds"] = round((int(fields[11]) + int(fields[12])) / _TICKS, 2)
+            facts["cpu_seconds"] = round((int(fields[11]) + int(fields[12])) / TICKS, 2)
             facts["threads"] = int(fields[17])
         if statm is not None:
             facts["resident_memory_bytes"] = int(statm.split(None, 2)[1]) * _PAGE

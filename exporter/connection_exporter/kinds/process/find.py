@@ -13,7 +13,8 @@ from typing import Final
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
-from connection_exporter.kinds.process.table import Criterion, Entry, ProcessTable, oldest_root
+from connection_exporter.kinds.process.proc import Entry
+from connection_exporter.kinds.process.table import Criterion, ProcessTable, oldest_root
 
 _UNIT_PROPERTIES: Final = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts")
 _LONGEST_OUTPUT: Final = 64 * 1024

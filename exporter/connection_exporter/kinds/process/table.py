@@ -1,38 +1,43 @@
 """The processes of this machine: their names, command lines and parents, as /proc shows them.
 
-All services share one table, because there is one /proc. Reading a process takes 16 us, so a scan of thousands is cut
-into turns of a millisecond, and between two attempts only new processes are read.
+All services share one table, because there is one /proc. Reading a process takes 10 us, so a scan of thousands is cut
+into turns of a millisecond, and between two attempts only new processes are read. A service compares each process once:
+again only if its name, its command line, its parent or its state has changed.
 """
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import psutil
 
 from connection_exporter.config.patterns import CompiledPattern
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
+from connection_exporter.kinds.process.proc import LINUX, LONGEST_COMMAND, Entry, clock, read_process
 from connection_exporter.net.failures import NO_THREADS
 from connection_exporter.system.threads import NoThread, SharedWork
 
 _TURN: Final = 0.001
 """Seconds of CPU that a scan may take in one iteration of the event loop, for all services together."""
 
+_UNTIMED_READS: Final = 8
+"""Processes that are read before the clock is looked at, which takes a twentieth as long as to read one."""
+
 _REST: Final = 0.001
 _YOUNG: Final = 5.0
 """Seconds in which a new process may still become another program (fork, then exec)."""
 
-STAT_LIMIT: Final = 4096
-"""Bytes of /proc/PID/stat, which has fewer."""
+_SHARED_FOR: Final = 0.25
+"""Seconds for which older processes are not read again, since most of them never become another program.
 
-LONGEST_COMMAND: Final = 64 * 1024
-"""Bytes of a command line that are read. Java programs have class paths of some 10 KB."""
+Hundreds of services that look for absent processes would otherwise read them all the time.
+"""
 
 _ROOM: Final = 16 * 1024 * 1024
 _LONGEST_WITHOUT_ROOM: Final = 1024
@@ -41,25 +46,12 @@ _LONGEST_WITHOUT_ROOM: Final = 1024
 _COSTLY: Final = 200_000
 """Bytes times the size of the compiled pattern from which a search runs in a thread: a millisecond or two."""
 
-_LINUX: Final = sys.platform.startswith("linux")
+_UNTIMED: Final = _COSTLY // 4
+_LOOK: Final = 500
+"""What a search compares before it looks at the clock, in the same unit, and what a process counts in addition."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One process. ``started`` only tells older from younger; it has no unit.
-
-    ``command`` is valid UTF-8: other bytes are replaced by U+FFFD, so that a dot in a pattern matches them.
-    """
-
-    pid: int
-    ppid: int
-    name: str
-    command: bytes
-    started: float
-    zombie: bool
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Criterion:
     """What a service looks for. ``size`` is that of its compiled pattern, or 0."""
 
@@ -68,17 +60,29 @@ class Criterion:
     size: int = 0
 
 
+class _Compared:
+    """Which processes were compared with a criterion, and those that matched or are to be compared in a thread."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.matching: dict[int, Entry] = {}
+        self.costly: dict[int, Entry] = {}
+
+
 class ProcessTable:
     """All processes except our own. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self.unreadable = 0
         self._entries: dict[int, Entry] = {}
-        self._first_seen: dict[int, float] = {}
+        self._changes: dict[int, int] = {}
+        self._version = 0
+        self._young: set[int] = set()
         self._command_bytes = 0
         self._one_at_a_time = asyncio.Lock()
+        self._compared: WeakKeyDictionary[Criterion, _Compared] = WeakKeyDictionary()
         self._in_thread: SharedWork[Criterion, list[Entry]] = SharedWork()
-        self._scanned = {True: -1.0, False: -1.0}
+        self._scanned = self._scanned_all = -1.0
         self._turn_ends = 0.0
 
     async def search(self, criterion: Criterion) -> list[Entry]:
@@ -95,16 +99,12 @@ class ProcessTable:
     async def _search(self, criterion: Criterion, *, all_of_them: bool) -> list[Entry]:
         asked = time.monotonic()
         async with self._one_at_a_time:
-            if self._scanned[all_of_them] < asked:  # else another service scanned while this one waited
+            all_of_them = all_of_them and self._scanned_all < asked - _SHARED_FOR
+            if all_of_them or self._scanned < asked:  # else another service scanned while this one waited
                 await self._scan(all_of_them=all_of_them)
-            found: list[Entry] = []
-            costly: list[Entry] = []
-            for entry in list(self._entries.values()):
-                if criterion.size * len(entry.command) > _COSTLY:
-                    costly.append(entry)
-                elif criterion.matches(entry):
-                    found.append(entry)
-                await self._rest()
+            compared = self._compared.setdefault(criterion, _Compared())
+            await self._compare(criterion, compared)
+            found, costly = self._current(compared.matching), self._current(compared.costly)
         if not costly:
             return found
         try:
@@ -115,22 +115,51 @@ class ProcessTable:
             raise Failure(Reason.INTERNAL, NO_THREADS) from error
         return found + matching
 
-    async def _scan(self, *, all_of_them: bool) -> None:
-        began, unreadable = time.monotonic(), 0
-        pids = await self._pids()
-        for gone in self._first_seen.keys() - pids:
-            del self._first_seen[gone]
-            self._forget(gone)
-        for pid in pids:
-            if all_of_them or began - self._first_seen.get(pid, began) < _YOUNG:
-                unreadable += not self._read(pid, began)
+    async def _compare(self, criterion: Criterion, compared: _Compared) -> None:
+        """Compare the processes that have changed. A search that is cancelled goes on there the next time."""
+        untimed = 0
+        for pid, version in self._changed_since(compared.version):
+            entry = self._entries[pid]
+            cost = criterion.size * len(entry.command)
+            untimed += _LOOK
+            if cost > _COSTLY:
+                compared.costly[pid] = entry
+            else:
+                untimed += cost
+                if criterion.matches(entry):
+                    compared.matching[pid] = entry
+            compared.version = version
+            if untimed > _UNTIMED:
+                untimed = 0
                 await self._rest()
-        self._scanned[False] = began
+
+    def _changed_since(self, version: int) -> list[tuple[int, int]]:
+        """Return the ids of processes and the versions of their last changes, in the order of the changes."""
+        newest_first = takewhile(lambda change: change[1] > version, reversed(self._changes.items()))
+        return list(newest_first)[::-1]
+
+    def _current(self, entries: dict[int, Entry]) -> list[Entry]:
+        """Return those of ``entries`` that are in the table. Drop the others, which have ended or changed."""
+        for pid in [pid for pid, entry in entries.items() if self._entries.get(pid) is not entry]:
+            del entries[pid]
+        return list(entries.values())
+
+    async def _scan(self, *, all_of_them: bool) -> None:
+        began, now, unreadable = time.monotonic(), clock(), 0
+        pids = await self._pids()
+        for gone in self._entries.keys() - pids:
+            self._forget(gone)
+        to_read = pids if all_of_them else (pids - self._entries.keys()) | self._young
+        for number, pid in enumerate(to_read):
+            unreadable += not self._read(pid, now)
+            if number % _UNTIMED_READS == 0:
+                await self._rest()
+        self._scanned = began
         if all_of_them:
-            self._scanned[True], self.unreadable = began, unreadable
+            self._scanned_all, self.unreadable = began, unreadable
 
     async def _pids(self) -> set[int]:
-        if not _LINUX:
+        if not LINUX:
             return set(psutil.pids()) - {os.getpid()}
         pids = set()
         with os.scandir("/proc") as folder:
@@ -145,19 +174,27 @@ class ProcessTable:
         """Read one process; return whether we have the permission. That it has ended is not a lack of permission."""
         longest = LONGEST_COMMAND if self._command_bytes < _ROOM else _LONGEST_WITHOUT_ROOM
         try:
-            entry = _read_linux(pid, longest) if _LINUX else _read_elsewhere(pid)
+            entry = read_process(pid, longest)
         except (PermissionError, psutil.AccessDenied):
             return False
         except (OSError, psutil.Error):
             return True
-        self._forget(pid)
-        self._entries[pid] = entry
-        self._command_bytes += len(entry.command)
-        self._first_seen.setdefault(pid, now)
+        if entry != self._entries.get(pid):
+            self._forget(pid)
+            self._entries[pid] = entry
+            self._version += 1
+            self._changes[pid] = self._version
+            self._command_bytes += len(entry.command)
+        if now - entry.started < _YOUNG:
+            self._young.add(pid)
+        else:
+            self._young.discard(pid)
         return True
 
     def _forget(self, pid: int) -> None:
         if (entry := self._entries.pop(pid, None)) is not None:
+            del self._changes[pid]
+            self._young.discard(pid)
             self._command_bytes -= len(entry.command)
 
     async def _rest(self) -> None:
@@ -208,79 +245,3 @@ def with_command(pattern: str) -> Criterion:
         return bool(entry.command) and compiled.found_in(entry.command)  # kernel threads have none
 
     return Criterion(f"with a command line that matches {pattern!r}", matches, compiled.size)
-
-
-def live_thread(pid: int) -> int | None:
-    """Return a thread of ``pid`` other than the main one; ``None`` if there is none.
-
-    When the main thread has exited, /proc shows the process as a zombie without memory, files and command line. It is
-    alive all the same while another thread runs, and under that thread /proc shows what belongs to the process.
-    """
-    with suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
-        return next((int(thread.name) for thread in threads if thread.name != str(pid)), None)
-    return None
-
-
-def is_zombie(pid: int) -> bool:
-    """Return whether a process has ended and was not yet collected by its parent. Raises OSError and psutil.Error."""
-    if not _LINUX:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    return _read_linux(pid, 0).zombie
-
-
-def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
-    """Return the name of a process and the fields that follow it in proc_pid_stat(5). Raises OSError."""
-    return parse_stat(read_start(f"/proc/{pid}/stat", STAT_LIMIT), pid)
-
-
-def parse_stat(stat: bytes, pid: int) -> tuple[bytes, list[bytes]]:
-    """Return what `read_stat` does. Raises ProcessLookupError if there is nothing."""
-    start, end = stat.find(b"(") + 1, stat.rfind(b")")  # the name may contain both, spaces and line breaks
-    fields = stat[end + 2 :].split()
-    if len(fields) < 20:
-        raise ProcessLookupError(pid)
-    return stat[start:end], fields
-
-
-def _read_linux(pid: int, longest: int) -> Entry:
-    """Read proc_pid_stat(5) and proc_pid_cmdline(5), in a fifth of the time that psutil takes."""
-    name, fields = read_stat(pid)
-    alone = int(fields[17]) <= 1
-    reader: int | None = pid
-    if fields[0] == b"Z" and not alone:
-        reader = live_thread(pid)
-    command = b""
-    if longest and reader is not None:
-        command = read_start(f"/proc/{reader}/cmdline", longest).rstrip(b"\0").replace(b"\0", b" ")
-        if not command.isascii():
-            command = command.decode(errors="replace").encode()
-    return Entry(
-        pid=pid,
-        ppid=int(fields[1]),
-        name=name.decode(errors="replace"),
-        command=command,
-        started=float(fields[19]),
-        zombie=fields[0] == b"Z" and alone,
-    )
-
-
-def _read_elsewhere(pid: int) -> Entry:
-    process = psutil.Process(pid)
-    with process.oneshot():
-        return Entry(
-            pid=pid,
-            ppid=process.ppid(),
-            name=process.name(),
-            command=" ".join(process.cmdline()).encode(errors="replace")[:LONGEST_COMMAND],
-            started=process.create_time(),
-            zombie=process.status() == psutil.STATUS_ZOMBIE,
-        )
-
-
-def read_start(path: str, longest: int) -> bytes:
-    """Return the first bytes of a file, in a third of the time that ``open`` takes. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(fd, longest)
-    finally:
-        os.close(fd)

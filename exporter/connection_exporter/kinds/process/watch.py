@@ -19,7 +19,7 @@ import psutil
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
-from connection_exporter.kinds.process.table import read_stat
+from connection_exporter.kinds.process.proc import read_stat
 
 _NO_SUCH: Final = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})  # no process, or the id of a thread
 _POLL_EVERY: Final = 0.5
