@@ -9,7 +9,8 @@ _DATE: Final = re.compile(rb"\r\n[Dd]ate: ([A-Z][A-Za-z0-9 ,:]{27}T)(?=\r\n)")  
 
 
 _KEPT_OF: Final = 8
-"""Of so many heads in a row that have to be parsed, only the first is kept: a server may never send one again."""
+"""Of so many heads in a row that have to be parsed, the second is kept: the first may be an exception. No other is,
+because a server may never send the same head again."""
 
 
 class KnownHead:
@@ -26,7 +27,7 @@ class KnownHead:
     def keep(self, received: bytes, head: Head, framing: Framing) -> None:
         """Keep a head, if it can be recognized. ``received`` are its bytes, and those of interim heads before it."""
         self._parsed += 1
-        if self._parsed % _KEPT_OF != 1:
+        if self._kept is not None and self._parsed % _KEPT_OF != 2:
             return
         date = _DATE.search(received)
         # If there are as many lines as headers, no header is folded, and there was no interim head.

@@ -38,6 +38,8 @@ class Response(NamedTuple):
     def values(self, name: str) -> list[bytes]:
         """Return the values of all headers of one name."""
         wanted = name.lower().encode("latin-1", "replace")
+        if wanted not in dict(self.headers):  # a tenth of the opcodes of the search
+            return []
         return [value for key, value in self.headers if key == wanted]
 
     def header(self, name: str) -> str | None:
@@ -92,8 +94,10 @@ class ResponseParser:
             self._first_byte_at = time.perf_counter()
         self.received += len(data)
         try:
-            while data and self.outcome is None:
-                data = self._feed_body(data) if self._framing is not None else self._feed_head(data)
+            if self._framing is None:
+                data = self._feed_head(data)
+            if data and self.outcome is None:
+                data = self._feed_body(data)
         except Malformed as error:
             self.outcome = self._failure(Reason.PROTOCOL, f"{self._where} violates HTTP: {error}")
             self.reusable = False
