@@ -1,5 +1,6 @@
 """Content codings: what is decoded, what counts as damaged, and what a hostile body may cost."""
 
+import codecs
 import gzip
 import sys
 import tracemalloc
@@ -9,6 +10,10 @@ from typing import Any
 
 import pytest
 from connection_exporter.core.health import Reason
+from connection_exporter.kinds.http.content import text_of
+from connection_exporter.net.http1.response import Response
+from hypothesis import given
+from hypothesis import strategies as st
 from support.http_servers import answers, ask, reply, serving
 
 brotli: Any = import_module("brotli")
@@ -150,3 +155,13 @@ async def test_conditions_on_the_status_and_on_headers_do_not_decompress() -> No
         b"garbage", "gzip", expect={"status": 200, "headers": {"Content-Encoding": "gzip"}}
     )
     assert seen == (None, "")
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_a_short_text_is_decoded_like_a_long_one(content: bytes) -> None:
+    """UTF-8 in one call has the same result as in pieces, also where it is damaged or cut short."""
+    content = b"ok" + content  # so that it is not UTF-16
+    decoder = codecs.getincrementaldecoder("utf_8")("replace")
+    in_pieces = "".join(decoder.decode(content[at : at + 1]) for at in range(len(content)))
+    response = Response(200, "1.1", (), content, True, 0, 0)
+    assert text_of(response, content) == in_pieces + decoder.decode(b"", final=True)

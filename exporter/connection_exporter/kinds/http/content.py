@@ -38,6 +38,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_ANY_MARK: Final = tuple(mark for mark, _ in _MARKS)
 _WITHOUT_MARK: Final = {"utf_16": "utf_16_le", "utf_32": "utf_32_le"}  # as in browsers
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*[\"']?([\w.:+-]{1,40})", re.IGNORECASE | re.ASCII)
 _QUICK: Final = frozenset({"ascii", "latin_1", "utf_8"})
@@ -145,16 +146,18 @@ def text_of(response: Response, content: bytes) -> str:
     if codec is None and declared in ("utf_8", "utf_16"):
         codec = _utf_16(content)
     codec = codec or _WITHOUT_MARK.get(declared, declared)
+    if codec == "utf_8" and len(content) <= _PIECE:
+        return content.decode(errors="replace")  # as below, without 130 opcodes of Python's decoder
     decoder = codecs.getincrementaldecoder(codec)("replace")
     pieces = [decoder.decode(content[at : at + _PIECE]) for at in range(0, len(content), _PIECE)]
     return "".join((*pieces, decoder.decode(b"", final=True)))
 
 
 def _codings(response: Response) -> list[str]:
-    if not response.body:
+    header = response.header("content-encoding")
+    if not header or not response.body:
         return []
-    header = (response.header("content-encoding") or "").lower()
-    return [name for name in (coding.strip() for coding in header.split(",", 100)) if name in _CODINGS]
+    return [name for name in map(str.strip, header.lower().split(",", 100)) if name in _CODINGS]
 
 
 def _charset(response: Response) -> str | None:
@@ -169,6 +172,8 @@ def _charset(response: Response) -> str | None:
 
 def _marked(content: bytes) -> str | None:
     """Return the codec of a byte order mark."""
+    if not content.startswith(_ANY_MARK):
+        return None
     return next((codec for mark, codec in _MARKS if content.startswith(mark)), None)
 
 
