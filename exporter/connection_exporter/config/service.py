@@ -9,7 +9,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, SecretStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    SecretStr,
+    StringConstraints,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from connection_exporter.config.durations import DURATION_PATTERN, format_duration, parse_duration
@@ -195,16 +202,16 @@ class ServiceConfig(PolicyConfig):
     """Whether services of this kind make network connections, so that `ip_version` in `defaults` applies to them."""
 
     kind: str
-    group: Annotated[str, Field(max_length=63), AfterValidator(_text)] | None = Field(
+    group: Annotated[str, StringConstraints(max_length=63), AfterValidator(_text)] | None = Field(
         None, description="services that belong together: for alert routing and the status page"
     )
-    description: Annotated[str, Field(max_length=500), AfterValidator(_text)] | None = Field(
+    description: Annotated[str, StringConstraints(max_length=500), AfterValidator(_text)] | None = Field(
         None, description="what the service is, for people who receive an alert"
     )
     links: Annotated[
         dict[
-            Annotated[str, Field(max_length=63), AfterValidator(_text)],
-            Annotated[str, Field(max_length=2000), AfterValidator(_link)],
+            Annotated[str, StringConstraints(max_length=63), AfterValidator(_text)],
+            Annotated[str, StringConstraints(max_length=2000), AfterValidator(_link)],
         ],
         Field(max_length=10),
     ] = Field({}, description="where to look, as in `{logs: https://…, runbook: https://…}`")
