@@ -120,9 +120,8 @@ class FactsReader:
 
         If it lives, and they are the same as the last time, they are also the same dict.
         """
-        return self._read_linux() if LINUX else read_elsewhere(self._process)
-
-    def _read_linux(self) -> dict[str, Json]:
+        if not LINUX:
+            return read_elsewhere(self._process)
         seen = self._look()
         if seen == self._seen:
             return self._facts

@@ -47,6 +47,7 @@ class Pidfile:
 
     def __init__(self, path: Path, *, timeout: float) -> None:
         self._path = path
+        self._name = str(path)  # `os.stat` would make it each time
         self._file = FileReader(path, self._read, timeout=timeout)
         self._kept: tuple[tuple[int, ...], _Content] | None = None
 
@@ -83,7 +84,7 @@ class Pidfile:
             return False
         version, content = self._kept
         try:
-            return content.pid == pid and version == _version(os.stat(self._path))  # noqa: PTH116 - half the time of Path
+            return content.pid == pid and version == _version(os.stat(self._name))  # noqa: PTH116 - half the time of Path
         except OSError:
             return False
 
@@ -95,7 +96,7 @@ class Pidfile:
         if not self._file.place.are_local:
             return False
         try:
-            version = _version(os.stat(self._path))  # noqa: PTH116 - as above
+            version = _version(os.stat(self._name))  # noqa: PTH116 - as above
         except OSError:
             return True
         if self._kept is None or self._kept[0] != version:
@@ -143,7 +144,7 @@ class Pidfile:
 
         A file that was read within a second of its last change may have changed again without a new time.
         """
-        if self._kept is not None and _version(os.stat(self._path)) == self._kept[0]:  # noqa: PTH116 - half the time of Path
+        if self._kept is not None and _version(os.stat(self._name)) == self._kept[0]:  # noqa: PTH116 - half the time of Path
             return self._kept[1]
         status, data = _read(self._path)
         content = _Content(data, status.st_mtime, _pid_in(data))
