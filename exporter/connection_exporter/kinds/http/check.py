@@ -87,11 +87,11 @@ class HttpCheck:
         finally:
             session.close()
 
-    async def open(self, target: Target) -> HttpConnection:
+    def open(self, target: Target) -> Awaitable[HttpConnection]:
         """Open a connection for ``target``. Raises `Failure`."""
         is_first = target is self.requests.first
         endpoint = self.endpoint if is_first else self._endpoint_of(target, self._network)
-        return await HttpConnection.open(endpoint, self._network.pacer)
+        return HttpConnection.open(endpoint, self._network.pacer)
 
     async def judge_in_thread(self, response: Response) -> list[Violation]:
         """Return the violated conditions, which are looked at in a thread. A service has only one.
@@ -179,10 +179,14 @@ class HttpSession:
         for connection in self._connections.values():
             connection.abort()
 
-    async def _request(self, target: Target) -> Hop:
+    def _request(self, target: Target) -> Awaitable[Hop]:
         requests = self._check.requests
         if requests.unchanging is not None and target is requests.first:
-            return await self._send(target, requests.unchanging)
+            return self._send(target, requests.unchanging)
+        return self._request_with_files(target)
+
+    async def _request_with_files(self, target: Target) -> Hop:
+        requests = self._check.requests
         content = await requests.content()
         hop = await self._send(target, target.wire(content))
         if requests.may_repeat(target, content, hop.response.status):
