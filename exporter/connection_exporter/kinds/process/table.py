@@ -1,6 +1,6 @@
 """The processes of this machine: their names, command lines and parents, as /proc shows them.
 
-All services share one table, because there is one /proc. Reading a process takes 10 us, so a scan of thousands is cut
+All services share one table, because there is one /proc. Reading a process takes 15 to 40 us, so a scan of thousands is cut
 into turns of a millisecond, and between two attempts only new processes are read. A service compares each process once:
 again only if its name, its command line, its parent or its state has changed.
 """
@@ -86,7 +86,10 @@ class ProcessTable:
         self._turn_ends = 0.0
 
     async def search(self, criterion: Criterion) -> list[Entry]:
-        """Read all processes again, and return those that match. Raises `Failure` (internal)."""
+        """Read all processes again, unless that was done a moment ago, and return those that match.
+
+        New processes are read in any case. Raises `Failure` (internal).
+        """
         return await self._search(criterion, all_of_them=True)
 
     async def search_new(self, criterion: Criterion) -> list[Entry]:
