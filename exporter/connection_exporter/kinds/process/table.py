@@ -1,8 +1,8 @@
 """The processes of this machine: their names, command lines and parents, as /proc shows them.
 
-All services share one table, because there is one /proc. Reading a process takes 15 to 40 us, so a scan of thousands is cut
-into turns of a millisecond, and between two attempts only new processes are read. A service compares each process once:
-again only if its name, its command line, its parent or its state has changed.
+All services share one table, because there is one /proc. Reading a process takes 15 to 40 us, so a scan of thousands is
+cut into turns of a millisecond, and between two attempts only new processes are read. A service compares each process
+once: again only if its name, its command line, its parent or its state has changed.
 """
 
 import asyncio
