@@ -138,7 +138,7 @@ def family_of_labelled_values(
     def lines(pairs: Iterable[tuple[str, float]], labels: str) -> str:
         kind, _, service = labels.partition(",")
         keys, values = zip(*pairs, strict=True)
-        return (_labelled_lines(name, kind, label, keys) % (*map(number, values),)).replace(_SERVICE, service)
+        return service.join(_labelled_lines(name, kind, label, keys)) % (*map(number, values),)
 
     def each(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
         every = zip(map(read, records), labels, strict=True)
@@ -148,11 +148,14 @@ def family_of_labelled_values(
 
 
 @lru_cache(maxsize=1024)
-def _labelled_lines(name: str, kind: str, label: str, keys: tuple[str, ...]) -> str:
-    """Return the lines of any service of a kind with these values of a label: five take 2 us to fill in, not 5."""
+def _labelled_lines(name: str, kind: str, label: str, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the lines of a kind with these values of a label, cut where the label of a service belongs.
+
+    Five take 2 us to fill in, where writing each takes 5.
+    """
     before, after = around(f"{kind},{_SERVICE}".replace("%", "%%"), label)
     escaped = (key.replace("%", "%%") for key in keys)
-    return "".join(f"{name}{{{before}{key}{after}}} %s\n" for key in escaped)
+    return (*"".join(f"{name}{{{before}{key}{after}}} %s\n" for key in escaped).split(_SERVICE),)
 
 
 def family_of_histograms(name: str, help_text: str, read: Callable[[Record], Histogram | None]) -> Family:
@@ -164,7 +167,7 @@ def family_of_histograms(name: str, help_text: str, read: Callable[[Record], His
         small = counts[-1] < _PLAIN
         form = _histogram_lines(name, kind, histogram.bounds, "%d.0" if small else "%s")
         every = counts if small else (*map(number, counts),)
-        return (form % (*every, every[-1], total)).replace(_SERVICE, service)
+        return service.join(form) % (*every, every[-1], total)
 
     def each(records: Sequence[Record], labels: Sequence[str]) -> list[str]:
         histograms = [*map(read, records)]
@@ -178,12 +181,16 @@ def family_of_histograms(name: str, help_text: str, read: Callable[[Record], His
 
 
 @cache
-def _histogram_lines(name: str, kind: str, bounds: tuple[float, ...], count: str) -> str:
-    """Return the lines of any service of a kind: 14 take 3 us to fill in, where writing each takes 8."""
+def _histogram_lines(name: str, kind: str, bounds: tuple[float, ...], count: str) -> tuple[str, ...]:
+    """Return the lines of a kind, cut where the label of a service belongs.
+
+    14 take 3 us to fill in, where writing each takes 8.
+    """
     labels = f"{kind.replace('%', '%%')},{_SERVICE}"
     before, after = around(labels, "le")
     buckets = "".join(f"{name}_bucket{{{before}{bound}{after}}} {count}\n" for bound in _bounds(bounds))
-    return f"{buckets}{name}_count{{{labels}}} {count}\n{name}_sum{{{labels}}} %s\n"
+    text = f"{buckets}{name}_count{{{labels}}} {count}\n{name}_sum{{{labels}}} %s\n"
+    return (*text.split(_SERVICE),)
 
 
 @cache
