@@ -752,6 +752,17 @@ async def test_services_that_change_between_all_scrapes_stay_together(clock: Clo
         assert cohorts == [[*board.names[:200]], [*board.names[200:400]], [*board.names[400:]]]
 
 
+async def test_services_that_are_alike_are_written_together(clock: Clock) -> None:
+    """Those of one interval and kind, in the order of the board: their text is smaller."""
+    kinds = build(load_text(EXAMPLE).services, Network())
+    board = Board([replace(s, name=f"{s.name}_{i}", about=About()) for i in range(90) for s in kinds], clock)
+    exposition = Exposition(board, own_registry())
+    await exposition.answer(None, "gzip")
+    written = [row.record for cohort in exposition._sheet._cohorts for row in cohort.rows]
+    alike = sorted(board.records(), key=lambda r: (r.service.policy.interval, r.service.kind))
+    assert [record.name for record in written] == [record.name for record in alike]
+
+
 def kept_texts(exposition: Exposition) -> list[Text]:
     """Return the texts that are kept: those of the families that seldom change, and of the others."""
     sheet = exposition._sheet
