@@ -2,11 +2,12 @@
 
     python -m benchmarks --profile [--write]
 
-System calls are counted by strace and modules are sampled by py-spy (`pip install py-spy`), if these are installed.
+System calls are counted by strace, if it is installed. Opcodes are counted in a process of their own
+(`benchmarks.opcodes`).
 """
 
 import asyncio
-import os
+import json
 import re
 import shutil
 import signal
@@ -24,7 +25,9 @@ from benchmarks.per_check import checks_of, running_servers, until_spread, write
 from benchmarks.processes import Program, exporter
 
 _SECONDS: Final = 5.0
-_PACKAGE: Final = "connection_exporter/"
+_TRACED: Final = 40
+"""Services whose opcodes are counted: tracing makes a check a hundred times slower."""
+
 _SHOWN: Final = 6
 
 
@@ -48,10 +51,11 @@ async def measure(folder: Path) -> AsyncIterator[str]:
             async with exporter(config) as program:
                 await until_spread(program)
                 costs.append((kind, *await _costs(program, folder)))
-                modules.append((kind, await _modules(program, folder)))
-            print("  " + "  ".join(costs[-1]), flush=True)
+            few = write_config(folder, of_kind, services=_TRACED)
+            modules.append((kind, *await _executed(few)))
+            print("  " + "  ".join((*costs[-1], *modules[-1][1:])), flush=True)
     yield table_of(("kind", "user", "system", "wake-ups", "system calls", "of these"), costs)
-    yield table_of(("kind", "share of the time in Python, by our innermost module"), modules)
+    yield table_of(("kind", "opcodes", "Python calls", "opcodes of the modules that execute most"), modules)
 
 
 async def _costs(program: Program, folder: Path) -> tuple[str, ...]:
@@ -96,21 +100,12 @@ async def _system_calls(program: Program, folder: Path) -> tuple[str, str]:
     return f"{counted.total():.1f}", most
 
 
-async def _modules(program: Program, folder: Path) -> str:
-    """Sample the stacks, and return the share of each of our modules: samples in which it is the innermost of ours."""
-    sampler = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if sampler is None:
-        return "py-spy is not installed"
-    stacks = folder / "stacks"
-    command = [sampler, "record", "--format=raw", "--rate=500", "--full-filenames", "--nonblocking", "--gil"]
-    command += [f"--duration={_SECONDS * 2:.0f}", f"--output={stacks}", f"--pid={program.process.pid}"]
-    quiet = asyncio.subprocess.DEVNULL
-    await (await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)).wait()
-    shares: Counter[str] = Counter()
-    for line in stacks.read_text().splitlines():
-        stack, _, samples = line.rpartition(" ")
-        ours = re.findall(rf"{_PACKAGE}([\w/]+\.py)", stack)
-        shares[ours[-1] if ours else "libraries"] += int(samples)
-    shares["the event loop"] = shares.pop("cli/event_loop.py", 0)
-    total = shares.total()
-    return ", ".join(f"{name} {own / total:.0%}" for name, own in shares.most_common(_SHOWN))
+async def _executed(config: Path) -> tuple[str, ...]:
+    """Return the opcodes and calls of a check, and the modules that execute most of them."""
+    command = [sys.executable, "-m", "benchmarks.opcodes", str(config)]
+    program = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output, _ = await program.communicate()
+    modules: dict[str, tuple[float, float]] = json.loads(output)
+    opcodes = Counter({name: count for name, (count, _) in modules.items()})
+    most = ", ".join(f"{name} {count:.0f}" for name, count in opcodes.most_common(_SHOWN))
+    return f"{opcodes.total():.0f}", f"{sum(calls for _, calls in modules.values()):.0f}", most
