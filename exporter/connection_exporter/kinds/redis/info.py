@@ -6,6 +6,7 @@ https://redis.io/docs/latest/commands/info/
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from connection_exporter.core.health import Reason
@@ -16,8 +17,11 @@ _LONGEST_VALUE: Final = 100
 """Characters. Values are shown in JSON, and Python refuses to convert numbers of thousands of digits."""
 
 _SEARCHED: Final = 64 * 1024
-"""Bytes of INFO that are searched, in 4 ms at most. Our fields come in the first 6 KB; what grows with the data comes
+"""Bytes of INFO that are searched, in 2 ms at most. Our fields come in the first 6 KB; what grows with the data comes
 last."""
+
+_MOST_FOUND: Final = 200
+"""Fields that are looked at. Servers give each of ours once; thousands, all the same, would take 10 ms."""
 
 
 def wanted_keys(*keys: str) -> re.Pattern[str]:
@@ -51,7 +55,8 @@ def read_fields(info: bytes, wanted: re.Pattern[str] = _WANTED) -> dict[str, str
     One search for all keys takes two thirds of the time of one for each, and is cheaper than to split all 170 lines.
     Of a key that is there twice, the first counts.
     """
-    return dict(reversed(wanted.findall(info[:_SEARCHED].decode("utf-8", "replace"))))
+    found = wanted.finditer(info[:_SEARCHED].decode("utf-8", "replace"))
+    return dict(reversed([(field[1], field[2]) for field in islice(found, _MOST_FOUND)]))
 
 
 @lru_cache(maxsize=1024)  # most numbers are those of the last answer
