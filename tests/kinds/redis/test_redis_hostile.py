@@ -19,9 +19,10 @@ from connection_exporter.kinds.redis.protocol import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from support.attempts import attempt
+from support.attempts import attempt, held
 from support.hostile import assert_iterations_are_short, flooding
-from support.redis_servers import check_of
+from support.redis_servers import answering, check_of
+from support.streams import serving
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -141,6 +142,31 @@ def test_fields_of_info_are_searched_for_in_its_first_64_kib() -> None:
     """Whatever the length of INFO, looking for our fields takes a bounded time."""
     assert read_fields(b"x" * 65_000 + b"\nrole:master\r\n") == {"role": "master"}
     assert read_fields(b"x" * 66_000 + b"\nrole:master\r\n") == {}
+
+
+async def test_thousands_of_wanted_fields_cost_no_more_than_their_search() -> None:
+    """Of the same field, which comes again and again, few are looked at."""
+
+    async def attack() -> dict[str, str]:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # so that this iteration is measured from its beginning
+        return read_fields(b"\nrole:" * 11_000)
+
+    assert list(await assert_iterations_are_short(attack, limit=0.003)) == ["role"]
+
+
+async def test_no_reply_of_a_megabyte_is_kept_until_the_next_probe() -> None:
+    """Only PONG is kept, to be compared with the next one."""
+    info = b"cluster_state:ok\r\n".ljust(MIB // 2, b"x")
+    reply = b"+PONG\r\n$%d\r\n%b\r\n" % (len(info), info)
+    async with serving(answering(b"+OK\r\n" + reply)) as port:
+        tracemalloc.start()
+        try:
+            async with held(check_of(port, depth=False, cluster=True)):
+                kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert kept < len(info)
 
 
 _VALUES = st.text(st.sampled_from("master019\n:rol\xe9"), max_size=5) | st.just("9" * 120)

@@ -141,6 +141,6 @@ class RedisSession:
             observation = judge(self._config, self._where, dict(zip(self._names, replies, strict=True)), link)
             if observation != self._observation:
                 self._observation = observation
-            if not self._config.depth:  # INFO takes 4 KiB, and each one is different
+            if len(replies) == 1:  # any other than PONG is different each time, and may take a megabyte
                 self._seen = replies, link
         return self._observation
