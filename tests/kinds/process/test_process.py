@@ -575,6 +575,23 @@ async def test_the_exporter_looks_for_an_absent_process_between_attempts(process
     assert not any([await check.present() for check in checks])
 
 
+async def test_an_absent_process_is_looked_for_although_no_descriptor_is_left(processes: Processes) -> None:
+    """Nothing is found meanwhile, and the next look finds it."""
+    process = processes.start()
+    path = processes.pidfile(process.pid)
+    check = check_of(pidfile=str(path))
+    assert await check.present()
+    await asyncio.sleep(1.05)  # until the file is settled, and is not read again
+    assert await check.present()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        assert not await check.present()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert await check.present()
+
+
 # --- units
 
 

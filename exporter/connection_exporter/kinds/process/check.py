@@ -75,9 +75,9 @@ class ProcessCheck:
 
     async def present(self) -> bool:
         """Return whether there is a process to hold. Always false for a unit: asking systemd costs a process."""
-        if self._pidfile is not None and self._pidfile.has_no_process():
-            return False
         try:
+            if self._pidfile is not None and self._pidfile.has_no_process():
+                return False
             async with asyncio.timeout(_LOOK_TIMEOUT):
                 if self._pidfile:
                     pid = await self._pidfile.find()

@@ -92,6 +92,7 @@ class Pidfile:
         """Return whether it is known that there is no file, or no process with the ID in it. Never waits.
 
         An absent process is looked for four times a second. If this is false, `find` finds out, in ten times as long.
+        Raises OSError when no file descriptor is left.
         """
         if not self._file.place.are_local:
             return False
