@@ -343,6 +343,27 @@ async def test_older_processes_are_read_at_most_four_times_a_second(
     assert [entry.pid for entry in await table.search(named("older-bird"))] == [process.pid]
 
 
+async def test_a_process_that_has_ended_since_it_was_read_is_not_chosen(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if its parent has not collected it: the next copy is held at once, or the zombie is reported."""
+    first = processes.start("copy")
+    await asyncio.sleep(0.05)  # so that one is older
+    second = processes.start("copy")
+    monkeypatch.setattr(process_table, "_YOUNG", 0.0)
+    monkeypatch.setattr(process_table, "_SHARED_FOR", 1000.0)
+    check = check_of(name="copy")
+    assert (await probe(check)).details["pid"] == first.pid
+    first.kill()
+    wait_until(lambda: psutil.Process(first.pid).status() == psutil.STATUS_ZOMBIE)
+    assert await check.present()
+    assert (await probe(check)).details["pid"] == second.pid
+    second.kill()
+    wait_until(lambda: psutil.Process(second.pid).status() == psutil.STATUS_ZOMBIE)
+    assert not await check.present()
+    assert (await failure_of(check)).reason is Reason.ZOMBIE
+
+
 async def test_a_search_that_is_cancelled_goes_on_where_it_was(processes: Processes) -> None:
     """However short the timeout of a service is, it finds its process at last."""
     ours = {processes.start("flock", "x" * 500).pid for _ in range(5)}

@@ -6,7 +6,7 @@ Each way ends in a process ID, or in a `Failure` that says what was looked for a
 import asyncio
 import shutil
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +20,9 @@ _UNIT_PROPERTIES: Final = ("LoadState", "ActiveState", "SubState", "MainPID", "N
 _LONGEST_OUTPUT: Final = 64 * 1024
 _EXCERPT: Final = 200
 
+_CHOICES: Final = 10
+"""Processes that are chosen one after another, if each has changed since it was read."""
+
 
 class Search:
     """Finds the oldest process that matches, among those whose parent does not match."""
@@ -30,18 +33,26 @@ class Search:
 
     async def find(self) -> int:
         """Search all processes. Raises `Failure`."""
-        return self._choose(await self._table.search(self._criterion))
+        return await self._current(self._table.search)
 
     async def find_new(self) -> int:
         """Search, reading only new processes. Raises `Failure`."""
-        return self._choose(await self._table.search_new(self._criterion))
+        return await self._current(self._table.search_new)
 
-    def _choose(self, found: Sequence[Entry]) -> int:
+    async def _current(self, search: Callable[[Criterion], Awaitable[Sequence[Entry]]]) -> int:
+        """Choose a process, and another one if it was read a moment ago and has ended or changed since."""
+        for _ in range(_CHOICES):
+            chosen = self._choose(await search(self._criterion))
+            if self._table.is_current(chosen):
+                break
+        return chosen.pid
+
+    def _choose(self, found: Sequence[Entry]) -> Entry:
         what = self._criterion.description
         alive = [entry for entry in found if not entry.zombie]
         chosen = oldest_root(alive)
         if chosen is not None:
-            return chosen.pid
+            return chosen
         if alive:
             pids = ", ".join(str(entry.pid) for entry in alive[:5])
             raise Failure(Reason.AMBIGUOUS, f"{len(alive)} processes {what}, none of them the oldest: {pids}")

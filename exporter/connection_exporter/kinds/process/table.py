@@ -99,6 +99,11 @@ class ProcessTable:
         """
         return await self._search(criterion, all_of_them=False)
 
+    def is_current(self, found: Entry) -> bool:
+        """Read a process that was found again; return whether it is still as it was. If not, search again."""
+        self._read(found.pid, clock())
+        return self._entries.get(found.pid) is found
+
     async def _search(self, criterion: Criterion, *, all_of_them: bool) -> list[Entry]:
         asked = time.monotonic()
         async with self._one_at_a_time:
