@@ -39,7 +39,8 @@ class Histogram:
         return accumulate(self._counts)
 
 
-class Transition(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Transition:
     """A change of one service's status. ``at`` is in seconds since the epoch."""
 
     name: str
