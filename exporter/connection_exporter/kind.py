@@ -50,9 +50,6 @@ class Observation(NamedTuple):
     ``reason`` is ``None`` for a good answer. ``details`` holds what was measured, under stable keys, for
     JSON and, through `Metric`, for Prometheus. ``counts`` is added to this kind's counters. ``fresh``
     says that the probe had to make a new connection, and so counts as a canary as well.
-
-    A session that has seen nothing new may return the observation that it returned last: it is then not compared with
-    the secrets again, which takes a fifth of a check. So its ``details`` must not change after it was returned.
     """
 
     reason: Reason | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from connection_exporter.core.health import Event, Reason
 from connection_exporter.core.overall import Overall, Standing, overall_status
 from connection_exporter.core.retry import Policy
-from connection_exporter.kind import Failure, Metric, MetricType, Observation, Service, Session, Traits
+from connection_exporter.kind import Failure, Json, Metric, MetricType, Observation, Service, Session, Traits
 from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Report
@@ -146,15 +146,21 @@ def test_an_observation_that_comes_again_counts_like_a_new_one(
             assert answer(boards[0], observation, lost=lost) == answer(boards[1], copy, lost=lost)
 
 
-def test_an_observation_that_comes_again_is_not_compared_with_the_secrets() -> None:
+def test_details_that_come_again_are_not_compared_with_the_secrets() -> None:
+    """But they are if they have changed, also in the same dictionary."""
     looked_at: list[str] = []
 
     def look(text: str) -> str:
         looked_at.append(text)
-        return text
+        return text.replace("s3cret", "[redacted]")
 
     board = Board([Service("it", "fake", NeverRun(), Policy(), look)], Clock())
-    observation = Observation(details={"who": "a"})
+    details: dict[str, Json] = {"who": "a"}
+    observation = Observation(details=details)
     for _ in range(3):
         board.put("it", Report(Event.ANSWERED_GOOD, observation=observation, latency=0.001, held=True))
     assert sorted(looked_at) == ["a", "who"]
+    details["who"] = "s3cret"
+    assert board.record("it").details == {"who": "a"}
+    board.put("it", Report(Event.ANSWERED_GOOD, observation=observation, latency=0.001, held=True))
+    assert board.record("it").details == {"who": "[redacted]"}

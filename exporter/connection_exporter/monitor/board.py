@@ -206,7 +206,7 @@ class Board:
         elif before.session_up and not after.session_up:
             record.sessions_lost += report.event is not Event.STOPPED
             record.session_since_at = record.latency = record.last_canary_at = None
-            record.details, record.seen = {}, None
+            record.details = {}
         status = status_of(after, retries=record.service.policy.retries)
         count_outage(record, report, status, now)
         record.trouble = trouble_of(record, status)

@@ -104,8 +104,6 @@ class Record:
     """The time, on the monotonic clock, after which a missing result is overdue; ``None`` if none is expected."""
     latency: float | None = None
     details: dict[str, Json] = field(default_factory=dict)
-    seen: Observation | None = field(default=None, repr=False)
-    """The observation to which ``details`` belong, if they may be shown as they are."""
     trouble: Trouble = NO_TROUBLE
     session_trouble: Trouble = NO_TROUBLE
     answer_trouble: Trouble = NO_TROUBLE

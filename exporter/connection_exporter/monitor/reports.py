@@ -22,7 +22,7 @@ def shown(record: Record, report: Report) -> Report:
     try:
         if report.reason is not None and not isinstance(report.reason, Reason):
             raise BadDetail("the reason is not one of Reason")
-        if seen is not None and seen is not record.seen:
+        if seen is not None:
             details = clean(seen.details, hide, keep=record.metric_keys, shown=record.details)
             if details is not seen.details:
                 seen = seen._replace(details=details)
@@ -86,10 +86,7 @@ def _measure(record: Record, report: Report, observation: Observation) -> None:
     if observation.counts:
         for key, number in observation.counts.items():
             record.counters[key] += number
-    elif observation is record.seen:
-        return
     record.details = {**observation.details, **record.counters}
-    record.seen = observation
 
 
 def count_outage(record: Record, report: Report, status: Status, now: float) -> None:
