@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,30 @@ async def test_only_files_on_a_remote_file_system_are_read_each_time(
     ca_file.unlink()
     with pytest.raises(Failure):
         await contexts.get(options)
+
+
+async def test_a_change_in_the_tick_of_the_one_before_is_noticed_though_reading_takes_long(
+    ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves the stamp as it is, so only the age that this has before the file is read says that it may come."""
+    tick = 200_000_000
+    stamp = (time.time_ns(),) * 5
+    changes = [trustme.CA().cert_pem.bytes()]
+
+    def slow(path: Path, *, most: int) -> bytes:
+        content = read_regular_file(path, most=most)
+        if changes:
+            path.write_bytes(changes.pop())
+            time.sleep(1.5 * tick / 1e9)
+        return content
+
+    monkeypatch.setattr(files, "_TICK", tick)
+    monkeypatch.setattr(local_files, "file_system", lambda _: "tmpfs")
+    monkeypatch.setattr(tls, "make_context", lambda _: object())
+    monkeypatch.setattr(tls, "stamp_of", lambda _: stamp)
+    monkeypatch.setattr(tls, "read_regular_file", slow)
+    contexts, options = TlsContexts(), TlsOptions(ca_file=ca_file)
+    assert await contexts.get(options) is not await contexts.get(options)
 
 
 @pytest.mark.parametrize(

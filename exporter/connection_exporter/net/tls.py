@@ -94,9 +94,9 @@ def _current(options: TlsOptions, known: _Made | None) -> _Made:
     places = known.places if known is not None else LocalFiles(*files)
     places.locate()
     stamps = tuple([stamp_of(path) for path in files])  # before the look, so that no change is missed
+    is_settled = all(stamp and not is_recent(stamp) for stamp in stamps)  # now: the look may take long
     digest = hashlib.blake2b(b"".join(hashlib.blake2b(_content(path)).digest() for path in files)).digest()
     context = known.context if known is not None and known.digest == digest else make_context(options)
-    is_settled = all(stamp and not is_recent(stamp) for stamp in stamps)
     return _Made(context, digest, files, places, stamps if is_settled else None)
 
 
