@@ -5,6 +5,7 @@ import json
 import random
 from dataclasses import replace
 
+import pytest
 from connection_exporter.config import EXAMPLE
 from connection_exporter.core.health import Event, Reason
 from connection_exporter.kind import Observation
@@ -12,7 +13,7 @@ from connection_exporter.kinds import load_text
 from connection_exporter.kinds.registry import build
 from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.board import Board
-from connection_exporter.monitor.record import Report
+from connection_exporter.monitor.record import Record, Report
 from connection_exporter.net import Network
 from connection_exporter.system.clock import SystemClock
 from connection_exporter.web.rendering import BoardJson
@@ -71,6 +72,29 @@ async def test_services_that_come_and_go_are_not_kept() -> None:
     board.remove(first)
     await agree(board, detailed)
     board.add(service)
+    await agree(board, detailed)
+
+
+async def test_only_a_service_that_is_added_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The texts of the others are kept: if it is added while they are joined, they would block the event loop."""
+    services = build(load_text(EXAMPLE).services, Network())
+    board = Board([replace(s, name=f"{s.name}_{i}") for i in range(30) for s in services], SystemClock())
+    detailed = BoardJson(board)
+    await agree(board, detailed)
+    written: list[str] = []
+
+    def service(record: Record) -> snapshot.Service:
+        written.append(record.name)
+        return plain(record)
+
+    plain = snapshot.service
+    monkeypatch.setattr(snapshot, "service", service)
+    board.add(services[0])
+    board.reorder(sorted(board.names))
+    await detailed.parts()
+    assert written == [services[0].name]
+    board.put(board.names[0], Report(Event.ANSWERED_GOOD, latency=0.1))
+    board.remove(board.names[70])
     await agree(board, detailed)
 
 

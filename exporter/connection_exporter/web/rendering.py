@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from operator import is_
 from typing import Final, Generic, TypeVar
 
@@ -183,9 +183,16 @@ class BoardJson:
         """Return the groups of all services of the board now."""
         records = self._board.records()
         if len(records) != len(self._records) or not all(map(is_, records, self._records)):
+            # Each service added would otherwise make all texts stale, and `parts` write them without a pause.
+            known = {
+                id(record): (version, text)
+                for group in self._groups
+                for record, version, text in group.rows()
+            }
             self._records = records
             self._groups = [
-                _Group(records[start : start + _SERVICES]) for start in range(0, len(records), _SERVICES)
+                _Group(records[start : start + _SERVICES], known)
+                for start in range(0, len(records), _SERVICES)
             ]
         return self._groups
 
@@ -194,13 +201,21 @@ class BoardJson:
 
 
 class _Group:
-    """Services that follow each other on the board, and their texts."""
+    """Services that follow each other on the board, and their texts.
 
-    def __init__(self, records: list[Record]) -> None:
-        self.texts = [b""] * len(records)
-        self.tally = snapshot.tally([])
+    ``known`` are the versions and texts of other groups, by the identity of the record.
+    """
+
+    def __init__(self, records: list[Record], known: Mapping[int, tuple[int, bytes]]) -> None:
+        rows = [known.get(id(record), (-1, b"")) for record in records]
+        self.texts = [text for _, text in rows]
+        self.tally = snapshot.tally(records)
         self._records = records
-        self._versions = [-1] * len(records)
+        self._versions = [version for version, _ in rows]
+
+    def rows(self) -> Iterator[tuple[Record, int, bytes]]:
+        """Yield each service with the version and the text that are known of it."""
+        return zip(self._records, self._versions, self.texts, strict=True)
 
     def stale(self) -> list[int]:
         """Return the places of the services that have changed since their texts were written."""
