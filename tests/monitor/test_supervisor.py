@@ -319,6 +319,22 @@ async def test_results_too_old_are_found_within_a_second_though_nobody_reads() -
         )
 
 
+@on_virtual_time
+async def test_a_check_that_is_due_after_a_suspend_comes_at_its_time() -> None:
+    """And not later by the length of the suspend, as the timers do that ran meanwhile."""
+    async with running(a=ScriptedCheck(), b=ScriptedCheck()) as bench:
+        await asyncio.sleep(20)
+        planned = bench.board.record("a").next_attempt_at
+        assert planned is not None
+        left = planned - bench.clock.wall()
+        assert left > 20
+        bench.clock.suspend(left - 10)
+        await asyncio.sleep(9)
+        before = bench.probes()
+        await asyncio.sleep(2)
+        assert bench.probes() == {name: count + 1 for name, count in before.items()}
+
+
 # Force-check
 
 

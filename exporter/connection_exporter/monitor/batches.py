@@ -64,8 +64,12 @@ class Batches:
         due = self._due.get(slot)
         if due is None:
             due = self._due[slot] = []
-            waiter.get_loop().call_later(seconds, self._begin_slot, slot)
+            waiter.get_loop().call_later(seconds, self._begin_slot, slot, due)
         due.append((address, waiter))
+
+    def recheck_clock(self) -> None:
+        """Let nobody join those who wait for a slot: the clock has jumped, so their timers are late."""
+        self._due = {}
 
     def wake(self, address: str, waiter: "asyncio.Future[bool]") -> None:
         """Set the result of ``waiter``, whose check of ``address`` then starts, when it is its turn.
@@ -96,8 +100,10 @@ class Batches:
                 return
         self._queues.pop(address, None)
 
-    def _begin_slot(self, slot: float) -> None:
-        for address, waiter in self._due.pop(slot):
+    def _begin_slot(self, slot: float, due: "list[tuple[str, asyncio.Future[bool]]]") -> None:
+        if self._due.get(slot) is due:
+            del self._due[slot]
+        for address, waiter in due:
             if not waiter.done():
                 self.wake(address, waiter)
 

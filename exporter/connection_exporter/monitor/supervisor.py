@@ -239,6 +239,7 @@ class Supervisor:
             before, ahead = ahead, now() - loop.time()
             if ahead - before > _JUMP:
                 log.info("resumed_from_suspend", seconds=round(ahead - before, 1))
+                self._batches.recheck_clock()
                 self.spawn(self._wake_all())
         died.result()
 
