@@ -147,6 +147,24 @@ async def test_the_pool_has_a_few_threads_and_leaves_out_what_is_cancelled_befor
     assert sorted(done) == [number for number in range(12) if number != 10]
 
 
+async def test_work_in_the_pool_does_not_wait_for_other_work_that_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As long as there are fewer than four at a time, each has a thread. One that is idle is used again."""
+    monkeypatch.setattr(threads, "_POOL", threads._Pool(4))
+    go_on = threading.Event()
+    first = await run_in_pool(threading.current_thread)
+    async with asyncio.timeout(10):
+        await until(lambda: bool(threads._POOL._idle))
+        slow = [asyncio.ensure_future(run_in_pool(partial(go_on.wait, 20))) for _ in range(2)]
+        await asyncio.sleep(0)
+        third = await run_in_pool(threading.current_thread)
+        assert third is not first
+        assert threads._POOL._started == 3
+        go_on.set()
+        await asyncio.gather(*slow)
+
+
 async def test_work_that_hangs_costs_one_thread_per_key() -> None:
     """Callers that give up and ask again join the call in flight."""
     shared: SharedWork[str, bool] = SharedWork()

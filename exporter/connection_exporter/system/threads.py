@@ -46,17 +46,18 @@ class _Worker(Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self._jobs: SimpleQueue[tuple[str, _Job]] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
 
     def give(self, job: _Job, name: str) -> None:
         """Have the thread do ``job``, and be called ``name`` meanwhile. It must be new, or taken from ``idle``."""
-        self._jobs.put((name, job))
+        self.name = name
+        self._jobs.put(job)
 
     def run(self) -> None:
         """Do one job after another."""
         while True:
             try:
-                self.name, job = self._jobs.get(timeout=_IDLE_FOR)
+                job = self._jobs.get(timeout=_IDLE_FOR)
             except Empty:
                 try:
                     self.idle.remove(self)
@@ -79,12 +80,16 @@ class _Pool:
     def __init__(self, size: int) -> None:
         self._size = size
         self._started = 0
+        self._idle: list[None] = []  # one for each thread that waits, until all are started
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
 
     def submit(self, job: _Job) -> None:
         """Have a thread do ``job``. Raises `NoThread` if there is none, and none can be started."""
-        if not self._started or (self._started < self._size and not self._jobs.empty()):
-            self._start_another()
+        if self._started < self._size:
+            try:
+                self._idle.pop()
+            except IndexError:
+                self._start_another()
         self._jobs.put(job)
 
     def _start_another(self) -> None:
@@ -99,6 +104,8 @@ class _Pool:
     def _work(self) -> None:
         while True:
             _do_unless_cancelled(*self._jobs.get())
+            if self._started < self._size:
+                self._idle.append(None)
 
 
 _POOL: Final = _Pool(4)
