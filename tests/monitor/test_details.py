@@ -1,6 +1,9 @@
 """What a check reports is made fit to be shown, or becomes a crash of that service that names the detail."""
 
 import json
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -183,3 +186,21 @@ async def test_a_detail_that_is_not_json_concerns_its_own_service_only(details: 
     assert (shown["bad"]["status"], shown["bad"]["reason"]) == ("unknown", "internal")
     assert "'a'" in shown["bad"]["message"]
     assert (shown["good"]["status"], shown["good"]["details"]) == ("healthy", {"a": 1})
+
+
+class Subclass(StrEnum):
+    """A text that is equal to a plain one."""
+
+    VERSION = "1.1"
+
+
+@pytest.mark.parametrize("value", [Decimal(1), Fraction(1), complex(1)])
+def test_what_is_equal_to_what_is_shown_has_to_be_json_all_the_same(value: Any) -> None:
+    """A driver may return a number of another type the next time."""
+    with pytest.raises(BadDetail, match=r"^detail 'size' is not JSON but of type"):
+        clean({"size": value}, str, keep=frozenset({"size"}), shown={"size": 1})
+
+
+def test_a_text_that_is_equal_to_what_is_shown_is_made_plain_all_the_same() -> None:
+    shown = clean({"version": Subclass.VERSION}, str, keep=frozenset(), shown={"version": "1.1"})
+    assert type(shown["version"]) is str

@@ -21,6 +21,7 @@ MAX_TEXT: Final = 8 * 1024
 
 NOTHING_SHOWN: Final[Mapping[str, Json]] = MappingProxyType({})
 
+_PLAIN: Final = frozenset({bool, float, int, str, type(None)})
 _LONGEST_KEY: Final = 100
 _SMALLEST, _LARGEST = -(2**63), 2**64
 _HIDDEN_FROM: Final = 100_000
@@ -85,14 +86,10 @@ def _is_clean(
 
     Most values are those that are shown already: of 20 details of redis, two are new at each check.
     """
-    if len(details) > MAX_KEYS:
-        return False
-    try:
-        new = details.items() - shown.items()
-    except TypeError:  # a list or a mapping is no member of a set
-        return False
+    if len(details) > MAX_KEYS or not _PLAIN.issuperset(map(type, details.values())):
+        return False  # not even what is equal to that which is shown: Decimal(1) == 1
     has_new_text = False
-    for key, value in new:
+    for key, value in details.items() - shown.items():
         kind = type(value)
         if key not in shown:
             if key not in keep and (type(key) is not str or not _is_clean_text(key, _LONGEST_KEY, hide)):
@@ -106,7 +103,7 @@ def _is_clean(
             good = _is_clean_text(value, LONGEST_MESSAGE, hide)
             has_new_text = True
         else:
-            good = value is None or kind is bool
+            good = True
         if not good:
             return False
     return not has_new_text or _text_of(details, keep) < MAX_TEXT
