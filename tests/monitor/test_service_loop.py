@@ -342,6 +342,32 @@ async def test_an_attempt_that_is_cut_off_may_say_what_it_waited_for() -> None:
         assert bench.last.message == "the resolver does not answer"
 
 
+async def tidy_up_slowly() -> Observation:
+    """Be cut off while an earlier failure is handled."""
+    try:
+        raise Failure(Reason.REFUSED, "the first of two servers")
+    except Failure:
+        return await hang()
+
+
+async def say_it_in_its_own_words() -> Observation:
+    """Make a TimeoutError of any cancellation, as some libraries do."""
+    try:
+        return await hang()
+    except asyncio.CancelledError:
+        raise TimeoutError from None
+
+
+@pytest.mark.parametrize("step", [tidy_up_slowly, say_it_in_its_own_words])
+@on_virtual_time
+async def test_an_attempt_that_is_cut_off_in_any_other_way_timed_out(step: Any) -> None:
+    """Not with an error that was over before, and it is no crash of the check."""
+    async with watching(ScriptedCheck(connects=[step])) as bench:
+        await until(5.001)
+        assert (bench.last.event, bench.last.reason) == (Event.FAILED, Reason.TIMEOUT)
+        assert bench.last.message == "scripted:1: no answer within 5 s"
+
+
 @on_virtual_time
 async def test_where_no_session_is_held_a_probe_without_answer_is_a_failed_attempt() -> None:
     """As with http: it counts, and waits for the back-off."""

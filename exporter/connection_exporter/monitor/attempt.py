@@ -98,11 +98,11 @@ class Attempts:
         deadline = self._deadlines.begin(task, seconds)
         try:
             return await attempt
-        except asyncio.CancelledError as cancelled:
+        except (asyncio.CancelledError, TimeoutError) as error:  # some checks make one of the other
             if not deadline.expired or task.cancelling() > 1:
                 raise
             silent = f"{self._service.address}: no answer within {seconds:g} s"
-            raise waited_for(cancelled) or Failure(Reason.TIMEOUT, silent) from None
+            raise waited_for(error) or Failure(Reason.TIMEOUT, silent) from None
         except Failure as failure:
             raise valid_failure(failure) from failure.__cause__
         finally:
@@ -138,9 +138,12 @@ def origin(error: BaseException) -> str:
 def waited_for(error: BaseException) -> Failure | None:
     """Return what an attempt was waiting for when its deadline expired: the cause of its cancellation.
 
-    ``error`` is the CancelledError, or the TimeoutError that `asyncio.timeout` makes of it.
+    ``error`` is the CancelledError, or the TimeoutError that `asyncio.timeout` makes of it. The context of a
+    CancelledError says nothing: it is what was being handled in that moment, not what was waited for.
     """
-    cause = error.__cause__ or error.__context__  # up to Python 3.11.2 it is in the context alone
+    cause: BaseException | None = error
+    if isinstance(error, TimeoutError):
+        cause = error.__cause__ or error.__context__  # up to Python 3.11.2 it is in the context alone
     while cause is not None and not isinstance(cause, Failure):
         cause = cause.__cause__
     return cause
