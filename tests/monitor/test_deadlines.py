@@ -102,3 +102,28 @@ async def test_an_attempt_that_has_ended_is_not_cancelled_later() -> None:
     deadline.expire()
     await asyncio.sleep(0)
     assert not deadline.expired
+
+
+async def test_an_attempt_that_cannot_be_cancelled_disturbs_no_other() -> None:
+    """What it waits for may be an object of a plug-in, which raises."""
+
+    class Broken(asyncio.Future[None]):
+        def cancel(self, msg: object = None) -> bool:
+            raise ValueError
+
+    async def wait_for(it: asyncio.Future[None]) -> None:
+        deadline = deadlines.begin(this_task(), 0.01)
+        with suppress(asyncio.CancelledError):
+            await it
+        deadline.end()
+
+    deadlines, seen, broken = Deadlines(), list[object](), Broken()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: seen.append(context["exception"]))
+    first = asyncio.create_task(wait_for(broken))
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await wait_for(loop.create_future())
+    assert [type(error) for error in seen] == [ValueError]
+    broken.set_result(None)
+    await first

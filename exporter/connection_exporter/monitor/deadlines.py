@@ -55,7 +55,7 @@ class Deadlines:
             queue = self._queues[seconds] = deque()
             loop.call_later(seconds, self._expire, seconds, loop)
         elif queue and queue[0].ended:
-            queue.popleft()  # so that no more are kept than there are attempts under way
+            queue.popleft()  # so that few are kept of those that have ended
         queue.append(deadline)
         return deadline
 
@@ -66,8 +66,8 @@ class Deadlines:
             deadline = queue.popleft()
             if now - deadline.due > _LATE:  # we are late ourselves: first read what arrived meanwhile
                 loop.call_later(_GRACE, deadline.expire)
-            else:
-                deadline.expire()
+            else:  # not called from here: it raises if what is awaited does so when it is cancelled
+                loop.call_soon(deadline.expire)
         if queue:
             loop.call_later(queue[0].due - now, self._expire, seconds, loop)
         else:
