@@ -214,3 +214,14 @@ async def test_a_session_that_is_lost_in_its_turn_passes_it_on(names: tuple[str,
         await asyncio.sleep(INTERVAL)
     (at,) = board.times(Event.LOST, name="lost")
     assert abs(board.times(Event.ANSWERED_GOOD, name="next")[1] - at) < 0.01
+
+
+@on_virtual_time
+async def test_few_waits_are_kept_that_a_canary_has_ended() -> None:
+    """A thousand canaries in an interval, for which the timer of the slot goes on."""
+    policy = Policy(interval=86400, timeout=5, retry_delay=5, canary=60)
+    services = [service(ScriptedCheck(), policy, name=f"s{n}") for n in range(3)]
+    supervisor = Supervisor(services, Journal(services, VirtualClock()), rand=lambda: 0.99)
+    async with supervisor:
+        await asyncio.sleep(60_000)
+        assert sum(map(len, supervisor._batches._due.values())) <= 2 * len(services)

@@ -65,6 +65,8 @@ class Batches:
         if due is None:
             due = self._due[slot] = []
             waiter.get_loop().call_later(seconds, self._begin_slot, slot, due)
+        while due and due[-1][1].done():  # a service joins again after each canary and each forced check
+            due.pop()
         due.append((address, waiter))
 
     def recheck_clock(self) -> None:
@@ -95,7 +97,7 @@ class Batches:
             if not waiter.done():
                 if self._ready:
                     self._enqueue(address, waiter)
-                else:  # it starts in the next iteration, in which no other check starts
+                else:  # it starts in the next iteration, as does one for each other check that ends in this one
                     waiter.set_result(True)
                 return
         self._queues.pop(address, None)
