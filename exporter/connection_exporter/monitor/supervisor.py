@@ -21,6 +21,7 @@ from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Report
 from connection_exporter.monitor.service_loop import ServiceLoop
 from connection_exporter.system.log import get_logger
+from connection_exporter.system.wakeup import until_next
 
 STOP_WITHIN: Final = CLOSE_WITHIN + 1.0
 """Seconds after which a task that has been cancelled is abandoned."""
@@ -234,7 +235,7 @@ class Supervisor:
         loop, now = asyncio.get_running_loop(), self._board.clock.monotonic
         ahead = now() - loop.time()
         while not died.done():
-            await asyncio.wait({died}, timeout=_TICK)
+            await asyncio.wait({died}, timeout=until_next(_TICK))
             self._board.refresh()
             before, ahead = ahead, now() - loop.time()
             if ahead - before > _JUMP:

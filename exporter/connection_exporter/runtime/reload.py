@@ -16,7 +16,7 @@ from connection_exporter.runtime.file_watcher import LOOK_EVERY, FileWatcher, us
 from connection_exporter.runtime.settings import BadSettings, Settings
 from connection_exporter.system.log import get_logger
 from connection_exporter.system.threads import NoThread, SharedWork
-from connection_exporter.system.wakeup import Wakeup
+from connection_exporter.system.wakeup import Wakeup, until_next
 
 READ_WITHIN: Final = 30.0
 """Seconds in which all files have to be read: a mount that does not respond must not block reloads forever."""
@@ -75,7 +75,7 @@ class Reloader:
         """Reload at each request, each SIGHUP and each change of a file; retry services whose secrets change."""
         await self._look()
         while True:
-            if await self._wakeup.wait(LOOK_EVERY):
+            if await self._wakeup.wait(until_next(LOOK_EVERY)):
                 await self._answer("request" if self._requests else "SIGHUP")
                 continue
             changed = await self._look()

@@ -1,4 +1,4 @@
-"""Waits for an event or a time, whichever comes first."""
+"""Waits for an event or a time, whichever comes first, and for little else, so that the process can sleep."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +6,16 @@ from typing import Final
 
 TICK: Final = 0.001
 """Seconds. Event loops count in milliseconds: without it they wake a little early, again and again."""
+
+
+def until_next(period: float) -> float:
+    """Return the seconds until a multiple of ``period`` on the event loop's clock: 1/8 to 9/8 of a period.
+
+    Periodic work that may begin at any time begins together then. Each time that the process wakes up for it takes 0.1
+    to 0.2 ms of CPU, which is most of what an idle process uses.
+    """
+    left = period - asyncio.get_running_loop().time() % period
+    return left if left > period / 8 else left + period
 
 
 class Wakeup:

@@ -15,6 +15,7 @@ from connection_exporter import __version__
 from connection_exporter.alerting.push import Deliveries
 from connection_exporter.config.shard import WHOLE, Shard
 from connection_exporter.monitor.board import Board
+from connection_exporter.system.wakeup import until_next
 
 _LAG_EVERY: Final = 0.5
 _LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -66,8 +67,9 @@ class OwnMetrics:
         """Measure the lag of the event loop, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _LAG_EVERY
-            await asyncio.sleep(_LAG_EVERY)
+            seconds = until_next(_LAG_EVERY)
+            due = loop.time() + seconds
+            await asyncio.sleep(seconds)
             self._lag.observe(max(loop.time() - due, 0.0))
 
     def collect(self) -> Iterator[Metric]:
