@@ -174,6 +174,20 @@ async def test_a_check_that_takes_long_delays_no_other_for_long() -> None:
     assert later.done()
 
 
+@on_virtual_time
+async def test_no_timer_wakes_the_process_after_a_batch() -> None:
+    batches, loop = Batches(origin=0.0), asyncio.get_running_loop()
+    for _ in range(3):
+        waiters = [loop.create_future() for _ in range(3)]
+        for waiter in waiters:
+            batches.wake("a", waiter)
+        for waiter in waiters:
+            await waiter
+            batches.checked("a")
+    assert not batches._timers
+    assert not batches._queues
+
+
 class FastTimers(VirtualClock):
     """A clock that the timers of the loop are ahead of: 3 ms in an interval. Those of uvloop are by 1 ms at times."""
 

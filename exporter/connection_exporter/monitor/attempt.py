@@ -7,7 +7,7 @@ what it returns is checked here, for the service's loop and its canary alike.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure, Observation, Service, Session
@@ -94,7 +94,8 @@ class Attempts:
 
     async def _within_deadline(self, attempt: Awaitable[_T]) -> _T:
         """Await ``attempt`` for at most ``timeout``. Raises `Failure`, which names what was waited for."""
-        task, seconds = current_task(), self._service.policy.timeout
+        task, seconds = asyncio.current_task(), self._service.policy.timeout
+        assert task is not None, "no task is running"
         deadline = self._deadlines.begin(task, seconds)
         try:
             return await attempt
@@ -109,14 +110,6 @@ class Attempts:
             deadline.end()
             if task.cancelling():  # also if the check has swallowed it
                 raise asyncio.CancelledError
-
-
-def current_task() -> "asyncio.Task[Any]":
-    """Return the task that is running. Raises RuntimeError outside of one."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("no task is running")
-    return task
 
 
 def raise_if_cancelled() -> None:

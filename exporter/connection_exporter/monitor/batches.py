@@ -38,6 +38,9 @@ class Batches:
         self._due: dict[float, list[tuple[str, asyncio.Future[bool]]]] = {}  # of each slot that is to come
         self._ready: deque[tuple[str, asyncio.Future[bool]]] = deque()
         self._queues: dict[str, deque[asyncio.Future[bool]]] = {}  # of each address that is being checked
+        self._timers: dict[
+            str, asyncio.TimerHandle
+        ] = {}  # of the queues in which somebody waits, or has waited
 
     def resize(self, services: int) -> None:
         """Choose the number of slots for so many services."""
@@ -86,7 +89,8 @@ class Batches:
             self._enqueue(address, waiter)
         else:
             if not queue:
-                waiter.get_loop().call_later(_PATIENCE, self._end_queue, address, queue)
+                self._cancel_timer(address)
+                self._timers[address] = waiter.get_loop().call_later(_PATIENCE, self._end_queue, address)
             queue.append(waiter)
 
     def checked(self, address: str) -> None:
@@ -100,7 +104,9 @@ class Batches:
                 else:  # it starts in the next iteration, as does one for each other check that ends in this one
                     waiter.set_result(True)
                 return
-        self._queues.pop(address, None)
+        if queue is not None:
+            del self._queues[address]
+            self._cancel_timer(address)  # or it would wake the process after each batch
 
     def _begin_slot(self, slot: float, due: "list[tuple[str, asyncio.Future[bool]]]") -> None:
         if self._due.get(slot) is due:
@@ -109,12 +115,14 @@ class Batches:
             if not waiter.done():
                 self.wake(address, waiter)
 
-    def _end_queue(self, address: str, queue: "deque[asyncio.Future[bool]]") -> None:
-        if self._queues.get(address) is queue:
-            del self._queues[address]
-        for waiter in queue:
+    def _end_queue(self, address: str) -> None:
+        del self._timers[address]
+        for waiter in self._queues.pop(address):
             self._enqueue(address, waiter)
-        queue.clear()
+
+    def _cancel_timer(self, address: str) -> None:
+        if (timer := self._timers.pop(address, None)) is not None:
+            timer.cancel()
 
     def _enqueue(self, address: str, waiter: "asyncio.Future[bool]") -> None:
         self._ready.append((address, waiter))
