@@ -163,11 +163,10 @@ def _valid(observation: object) -> Observation:
     if not isinstance(observation.message, str):
         raise TypeError(f"the message of an Observation is {type(observation.message).__name__}, not str")
     _require_mapping("details", observation.details)
-    if observation.counts:
-        _require_mapping("counts", observation.counts)
-        for key, count in observation.counts.items():
-            if not isinstance(count, int | float) or not 0 <= count < float("inf"):
-                raise TypeError(f"the count {key!r} of an Observation is not a positive number")
+    _require_mapping("counts", observation.counts)
+    for key, count in observation.counts.items():
+        if not isinstance(count, int | float) or not 0 <= count < float("inf"):
+            raise TypeError(f"the count {key!r} of an Observation is not a positive number")
     return observation
 
 

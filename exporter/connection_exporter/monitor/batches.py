@@ -38,9 +38,7 @@ class Batches:
         self._due: dict[float, list[tuple[str, asyncio.Future[bool]]]] = {}  # of each slot that is to come
         self._ready: deque[tuple[str, asyncio.Future[bool]]] = deque()
         self._queues: dict[str, deque[asyncio.Future[bool]]] = {}  # of each address that is being checked
-        self._timers: dict[
-            str, asyncio.TimerHandle
-        ] = {}  # of the queues in which somebody waits, or has waited
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # of the queues in which somebody has waited
 
     def resize(self, services: int) -> None:
         """Choose the number of slots for so many services."""

@@ -28,7 +28,7 @@ def shown(record: Record, report: Report) -> Report:
                 seen = seen._replace(details=details)
     except BadDetail as error:
         return Report(Event.CRASHED, Reason.INTERNAL, str(error), next_attempt=report.next_attempt)
-    message = presentable(report.message, hide) if report.message else ""
+    message = presentable(report.message, hide)
     if message == report.message and seen is report.observation:  # most reports: a copy takes 3 us
         return report
     return report._replace(message=message, observation=seen)
@@ -78,14 +78,12 @@ def _measure(record: Record, report: Report, observation: Observation) -> None:
     record.latency = report.latency
     if report.latency is not None and report.held:
         record.durations.observe(report.latency)
-    if record.histograms:
-        for key, histogram in record.histograms.items():
-            value = observation.details.get(key)
-            if isinstance(value, int | float):
-                histogram.observe(value)
-    if observation.counts:
-        for key, number in observation.counts.items():
-            record.counters[key] += number
+    for key, number in observation.counts.items():
+        record.counters[key] += number
+    for key, histogram in record.histograms.items():
+        value = observation.details.get(key)
+        if isinstance(value, int | float):
+            histogram.observe(value)
     record.details = {**observation.details, **record.counters}
 
 

@@ -259,8 +259,7 @@ class ServiceLoop:
             self._batches.checked(self._address)
         if self._in_attempt:
             self._in_attempt = False
-            if self._waiters:
-                self._release_waiters()
+            self._release_waiters()
 
     def _end_session(self) -> None:
         """End the attempt and the canary, if there are any. Their connections are closed by the caller."""

@@ -48,9 +48,8 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._resumption = resumption
         session, self._verified_at = resumption.offer(context) if resumption is not None else (None, 0.0)
-        name = certificate_name(
-            server_name
-        ).encode()  # the ssl module would look at each label of a str again
+        # as bytes, because the ssl module would look at each label of a str again
+        name = certificate_name(server_name).encode()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
         self._inside = inside
         self._reader = PacedReader(pacer, self._decrypt, slice_size=self._slice_size)
