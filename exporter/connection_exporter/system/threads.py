@@ -103,7 +103,10 @@ class _Pool:
 
     def _work(self) -> None:
         while True:
-            _do_unless_cancelled(*self._jobs.get())
+            work, result, loop = self._jobs.get()
+            if not result.cancelled():
+                _do(work, result, loop)
+            del work, result  # they may be large, and the next job may be far off
             if self._started < self._size:
                 self._idle.append(None)
 
@@ -184,13 +187,6 @@ class SharedWork(Generic[_K, _T]):
         del self._in_flight[key]
         if not done.cancelled():
             done.exception()  # retrieved, so that asyncio does not log it when every caller has given up
-
-
-def _do_unless_cancelled(
-    work: Callable[[], _T], result: "asyncio.Future[_T]", loop: asyncio.AbstractEventLoop
-) -> None:
-    if not result.cancelled():
-        _do(work, result, loop)
 
 
 def _do(work: Callable[[], _T], result: "asyncio.Future[_T]", loop: asyncio.AbstractEventLoop) -> None:

@@ -28,22 +28,15 @@ class Wakeup:
     def set(self, _: object = None) -> None:
         """Wake the waiter. Takes and ignores an argument, so that it can be a done callback."""
         self._is_set = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(False)
+        self._wake(False)
 
     async def wait(self, seconds: float) -> bool:
         """Return True as soon as the event is set, or False after ``seconds``."""
-        timers: list[asyncio.TimerHandle] = []
+        timer = asyncio.get_running_loop().call_later(seconds + TICK, self._wake, True)
         try:
-            is_over = await self.wait_for(
-                lambda waiter: timers.append(
-                    waiter.get_loop().call_later(seconds + TICK, _set_result, waiter)
-                )
-            )
+            return not await self.wait_for(lambda _: None)
         finally:
-            for timer in timers:
-                timer.cancel()
-        return not is_over
+            timer.cancel()
 
     async def wait_for(self, arrange: "Callable[[asyncio.Future[bool]], None]") -> bool:
         """Wait until the event is set, or until the future has a result that ``arrange`` is called with.
@@ -62,7 +55,6 @@ class Wakeup:
             self._is_set = False
         return is_arranged
 
-
-def _set_result(waiter: "asyncio.Future[bool]") -> None:
-    if not waiter.done():
-        waiter.set_result(True)
+    def _wake(self, is_arranged: bool) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(is_arranged)
