@@ -7,6 +7,7 @@ what it returns is checked here, for the service's loop and its canary alike.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from connection_exporter.core.health import Reason
@@ -18,6 +19,9 @@ CLOSE_WITHIN: Final = 5.0
 """Seconds in which a check has to close a connection; it is abandoned afterwards."""
 
 _T = TypeVar("_T")
+_MAPPINGS: Final = (dict, MappingProxyType)
+"""The usual ones: to ask whether something is a Mapping takes 20 opcodes."""
+
 log = get_logger(__name__)
 
 Result = tuple[Observation, float]
@@ -171,5 +175,5 @@ def _valid(observation: object) -> Observation:
 
 
 def _require_mapping(name: str, value: object) -> None:
-    if type(value) is not dict and not isinstance(value, Mapping):
+    if type(value) not in _MAPPINGS and not isinstance(value, Mapping):
         raise TypeError(f"the {name} of an Observation are {type(value).__name__}, not a mapping")
