@@ -7,6 +7,8 @@ from urllib.parse import quote
 import pytest
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
+from connection_exporter.kinds.http.request import RedirectRefused
+from connection_exporter.net.names import to_ascii
 from support.http_servers import Conversation, Talk, answers, ask, attempt, check, reply, serving
 
 
@@ -249,6 +251,16 @@ async def test_a_redirect_does_not_lead_to_a_unix_socket(tmp_path: Path) -> None
             assert seen.reason is Reason.REDIRECT
             assert seen.message == "status 302 Found, a redirect to a Unix socket, which no server may choose"
         assert docker.connections == 0
+
+
+def test_redirects_to_ever_new_sockets_fill_no_memory() -> None:
+    """The ASCII forms of hosts are kept, but not of those that are refused: each may have 8 KB."""
+    requests = check("http://api.test/").requests
+    kept = to_ascii.cache_info().currsize
+    for number in range(5):
+        with pytest.raises(RedirectRefused, match="Unix socket"):
+            requests.redirected(requests.first, status=302, location=f"http://%2Frun%2F{number}/")
+    assert to_ascii.cache_info().currsize == kept
 
 
 async def test_a_service_behind_a_unix_socket_may_redirect_to_itself(tmp_path: Path) -> None:

@@ -215,12 +215,12 @@ def _origin(url: SplitResult, base: Origin) -> Origin:
     port = url.port
     if port == 0:
         raise ValueError("port 0")
-    host = parse_host(unquote(url.hostname))
-    if host.startswith(
-        "/"
-    ):  # only the config may name a socket: behind one may be Docker, or the own machine
+    host = unquote(url.hostname)
+    if host.startswith("/"):
+        # Only the config may name a socket: behind one may be Docker, or the own machine. And `parse_host` would keep
+        # each of up to 8 KB, thousands of them.
         raise RedirectRefused("a Unix socket, which no server may choose")
-    return Origin(tls, host, port or (443 if tls else 80))
+    return Origin(tls, parse_host(host), port or (443 if tls else 80))
 
 
 def _resolved(url: SplitResult, base: str, *, has_query: bool) -> str:
