@@ -40,6 +40,8 @@ class Board:
         self.forced_checks = 0
         self.renderings = 0
         """Long responses that are being rendered from it now."""
+        self.transitions = 0
+        """How many there have been of all services."""
         self._records: dict[str, Record] = {}
         self._subscribers: dict[int, Callable[[Transition], None]] = {}
         self._places = count()
@@ -229,6 +231,7 @@ class Board:
             if affected in self._records:
                 self._records[affected].version += 1
         record.transitions_to[status] += 1
+        self.transitions += 1
         self._known_overall = None
         record.transitions = (transition, *record.transitions[: TRANSITIONS_KEPT - 1])
         for subscriber in tuple(self._subscribers.values()):

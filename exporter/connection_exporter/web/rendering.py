@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.board import Board
-from connection_exporter.monitor.record import Record, Transition
+from connection_exporter.monitor.record import Record
 from connection_exporter.web.responses import dumps
 
 _SLICE: Final = 0.001
@@ -70,13 +70,11 @@ class Shared(Generic[_T]):
     def __init__(self, board: Board, render: Callable[[], Awaitable[_T]]) -> None:
         self._board = board
         self._render = render
-        self._transitions = 0
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Task[_T] | None = None
         self._begun: tuple[asyncio.Task[_T], int, int] | None = None
         self._begun_at: deque[float] = deque()
         self._forgets: asyncio.TimerHandle | None = None
-        board.subscribe(self._count)
 
     async def get(self, *, busy: bool) -> _T:
         """Return the rendering; while the server is ``busy``, it may be a second old."""
@@ -94,13 +92,13 @@ class Shared(Generic[_T]):
         if self._too_often():
             return task
         unchanged = not task.done() and version == self._version()
-        return task if transitions == self._transitions and (busy or unchanged) else None
+        return task if transitions == self._board.transitions and (busy or unchanged) else None
 
     async def _rendered(self) -> _T:
         async with self._turn:
             task = self._waiting
             assert task is not None
-            self._begun, self._waiting = (task, self._transitions, self._version()), None
+            self._begun, self._waiting = (task, self._board.transitions, self._version()), None
             self._begun_at.append(asyncio.get_running_loop().time())
             self._board.renderings += 1
             if self._forgets is not None:
@@ -129,10 +127,6 @@ class Shared(Generic[_T]):
         """Return a number that is another one after any change: 10,000 services take 0.3 ms."""
         records = self._board.records()
         return hash((self._board.active, len(records), sum([record.version for record in records])))
-
-    def _count(self, transition: Transition) -> None:
-        del transition
-        self._transitions += 1
 
 
 class BoardJson:
