@@ -256,12 +256,37 @@ async def test_a_slice_is_as_long_as_the_other_work_of_the_loop(
         other.append(loop.call_soon(work))
 
     other = [loop.call_soon(work)]
-    slices = rendering.Slices(lambda: now)
+    slices = rendering.Slices(one_service(), lambda: now)
     for _ in range(60):
         now += 0.001
         await slices.pause_if_due()
     other[-1].cancel()
     assert fewest <= pauses <= most
+
+
+async def test_a_rendering_lets_services_that_change_their_status_go_first() -> None:
+    """The losses of 1,000 sessions are reported before it goes on, but it waits for no more than a tenth of a second."""
+    board, loop = one_service(), asyncio.get_running_loop()
+    now = 0.0
+    changes: list[int] = []
+
+    def change(left: int) -> None:
+        nonlocal now
+        now += 0.01
+        board.put(board.names[0], Report((Event.ANSWERED_GOOD, Event.LOST)[left % 2]))
+        changes.append(left)
+        if left > 1:
+            loop.call_soon(change, left - 1)
+
+    slices = rendering.Slices(board, lambda: now)
+    loop.call_soon(change, 6)
+    await slices.pause()
+    assert len(changes) == 6, "all of these came first"
+    loop.call_soon(change, 100)
+    await slices.pause()
+    assert 9 <= len(changes) <= 12, "it has waited for long enough now"
+    await slices.pause()
+    assert len(changes) <= 13
 
 
 async def test_those_who_ask_together_share_one_rendering() -> None:

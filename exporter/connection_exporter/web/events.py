@@ -135,10 +135,8 @@ class Events:
         while not self._closed:
             news = self._news  # taken before looking, or an event in between would be missed
             if position is None or position < self._floor:
-                position, slices = (
-                    self._position,
-                    Slices(),
-                )  # what happens while it is sent is sent again after it
+                position = self._position  # what happens while it is sent is sent again after it
+                slices = Slices(self._board)
                 yield b"event: board\nid: %s\ndata: " % self._id(position)
                 for piece in self._board_json.pieces():
                     yield piece

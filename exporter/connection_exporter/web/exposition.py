@@ -47,6 +47,7 @@ class Exposition:
     """Renders a board, and behind it the exporter's own registry."""
 
     def __init__(self, board: Board, registry: CollectorRegistry) -> None:
+        self._board = board
         self._registry = registry
         self._sheet = Sheet(board)
         self._heads: dict[bytes, Text] = {}
@@ -76,7 +77,7 @@ class Exposition:
         return Rendering(content_type, tuple(parts), coding)
 
     async def _services(self, *, openmetrics: bool, compressed: bool) -> list[Piece]:
-        slices = Slices()
+        slices = Slices(self._board)
         await self._sheet.renew(slices)
         pieces: list[Piece] = []
         for family, texts in self._sheet.families(compressed=compressed):

@@ -15,6 +15,8 @@ from connection_exporter.web.responses import dumps
 _SLICE: Final = 0.001
 """Seconds of work after which the event loop runs, if it has little else to do."""
 _LONGEST_SLICE: Final = 0.05
+_NEWS_FIRST: Final = 0.1
+"""Seconds for which a rendering waits, all in all, while services change their status in each iteration of the loop."""
 _PART: Final = 65_536
 """Bytes that are sent at a time: encrypting copies them, so a slow TLS client costs no more than this."""
 _SERVICES: Final = 50
@@ -36,13 +38,16 @@ _T = TypeVar("_T")
 class Slices:
     """Lets the event loop run after each slice of a long piece of work.
 
-    A slice lasts as long as all other work has taken since the one before, but at most `_LONGEST_SLICE`. A rendering
-    thus gets half of the CPU while 1,000 services reconnect, and does not wait for eight of them after each slice.
-    ``now`` returns seconds.
+    A slice lasts as long as the other work of the iteration before it has taken, but at most `_LONGEST_SLICE`. A
+    rendering thus gets half of the CPU while 1,000 services reconnect, and does not wait for eight of them after each
+    slice. While statuses change, there is no slice, for `_NEWS_FIRST`: 1,000 losses are reported first. ``now`` returns
+    seconds.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, board: Board, now: Callable[[], float] = time.monotonic) -> None:
+        self._board = board
         self._now = now
+        self._news_first = _NEWS_FIRST
         self._ends = now() + _SLICE
 
     async def pause_if_due(self) -> None:
@@ -52,9 +57,13 @@ class Slices:
 
     async def pause(self) -> None:
         """Let the event loop run: before work that takes a slice of its own."""
-        paused = self._now()
-        await asyncio.sleep(0)
-        resumed = self._now()
+        while True:
+            transitions, paused = self._board.transitions, self._now()
+            await asyncio.sleep(0)
+            resumed = self._now()
+            if self._board.transitions == transitions or self._news_first <= 0:
+                break
+            self._news_first -= resumed - paused
         self._ends = resumed + min(max(resumed - paused, _SLICE), _LONGEST_SLICE)
 
 
@@ -142,7 +151,7 @@ class BoardJson:
 
     async def parts(self) -> list[bytes]:
         """Return the whole board at one moment, in parts."""
-        slices = Slices()
+        slices = Slices(self._board)
         for group in self._arranged():
             stale = group.stale()
             for start in range(0, len(stale), _TOGETHER):
