@@ -17,6 +17,7 @@ from connection_exporter.core.retry import Policy
 from connection_exporter.kind import Failure, Observation
 from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.attempt import CLOSE_WITHIN, waited_for
+from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Record, Report
 from connection_exporter.monitor.service_loop import ServiceLoop
 from support.logs import captured_logs
@@ -86,6 +87,7 @@ async def watching(
     *,
     rand: Callable[[], float] = lambda: 0.5,
     delay: float = 0.0,
+    limiter: RateLimiter | None = None,
 ) -> AsyncIterator[Bench]:
     """ServiceLoop while the block runs; then see that the watch was alive to the end, and left nothing open."""
     bench = Bench(check, policy)
@@ -94,7 +96,9 @@ async def watching(
         def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             return tasks.create_task(work)
 
-        bench.watch = ServiceLoop(service(check, policy), bench.board, rand=rand, spawn=spawn, delay=delay)
+        bench.watch = ServiceLoop(
+            service(check, policy), bench.board, rand=rand, spawn=spawn, delay=delay, limiter=limiter
+        )
         bench.task = tasks.create_task(bench.watch.run())
         await settle()
         yield bench
@@ -266,6 +270,85 @@ async def test_a_link_that_breaks_under_a_probe_that_answers_is_a_loss_right_aft
             Event.LOST,
             Event.ANSWERED_GOOD,
         ]
+
+
+class Queue(RateLimiter):
+    """Nobody in it gets a turn before `open` is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_open = True
+        self.waiting: list[asyncio.Future[None]] = []
+
+    def turn(self) -> "asyncio.Future[None]":
+        turn = asyncio.get_running_loop().create_future()
+        if self.is_open:
+            turn.set_result(None)
+        else:
+            self.waiting.append(turn)
+        return turn
+
+    def open(self) -> None:
+        self.is_open = True
+        for turn in self.waiting:
+            turn.set_result(None)
+
+
+@on_virtual_time
+async def test_a_loss_is_reported_while_the_session_waits_for_its_turn_to_be_closed() -> None:
+    """Once, and what a canary says of that session no longer counts: it ends, too."""
+    queue = Queue()
+    check = ScriptedCheck(connects=[GOOD, after(2)])
+    check.peer, check.addresses = "10.0.0.1", frozenset({"10.0.0.1"})
+    async with watching(check, WITH_CANARY, limiter=queue) as bench:
+        await until(59)
+        check.peer, check.addresses = "10.0.0.2", frozenset({"10.0.0.2"})
+        await until(61)
+        queue.is_open = False
+        check.made[0].lose()
+        await settle()
+        assert bench.times(Event.LOST) == [61]
+        await until(64)
+        assert check.open == [check.made[0]]
+        queue.open()
+        await settle()
+        assert check.open == [check.made[1]]
+        assert bench.asked == [0, 60, 64]
+        assert bench.times(Event.LOST) == [61]
+        assert bench.it.status is Status.HEALTHY
+
+
+@on_virtual_time
+async def test_a_lost_session_that_is_forced_does_not_wait_for_its_turn() -> None:
+    """Its loss is reported once, and it is closed before the attempt, which waits."""
+    queue = Queue()
+    async with watching(ScriptedCheck(), limiter=queue) as bench:
+        await until(20)
+        queue.is_open = False
+        bench.check.made[0].lose()
+        await settle()
+        forced = asyncio.create_task(bench.watch.force())
+        await settle()
+        assert bench.check.open == []
+        queue.open()
+        await forced
+        assert bench.times(Event.LOST) == [20]
+        assert bench.check.open == [bench.check.made[1]]
+        bench.check.made[1].lose()
+        await settle()
+        assert bench.times(Event.LOST) == [20, 20]
+
+
+@on_virtual_time
+async def test_a_lost_session_that_waits_for_its_turn_is_closed_by_a_stop() -> None:
+    """`watching` sees that nothing is left open."""
+    queue = Queue()
+    async with watching(ScriptedCheck(), limiter=queue) as bench:
+        await until(20)
+        queue.is_open = False
+        bench.check.made[0].lose()
+        await settle()
+        assert bench.check.open
 
 
 # Attempts that come to nothing
@@ -643,6 +726,7 @@ async def test_a_session_that_moved_is_noticed_when_lost_and_is_closed() -> None
         await until(50)
         check.peer, check.addresses = "10.0.0.2", frozenset({"10.0.0.2"})
         await until(62)
+        assert bench.times(Event.LOST) == [], "the end of the old link is no loss"
         check.made[1].lose()
         await settle()
         assert bench.times(Event.LOST) == [62]

@@ -303,6 +303,24 @@ async def test_two_hundred_services_that_fail_together_do_not_return_together() 
         assert {bench.status(name) for name in checks} == {Status.HEALTHY}
 
 
+@on_virtual_time
+async def test_the_losses_of_a_thousand_are_reported_before_the_first_of_them_is_closed() -> None:
+    """And before any other work that comes up meanwhile. All are back in the end."""
+    checks = {f"s{n}": ScriptedCheck() for n in range(1000)}
+    async with running(rand=random.Random(7).random, **checks) as bench:
+        await asyncio.sleep(20)
+        sessions = [check.open[0] for check in checks.values()]
+        open_then: list[int] = []
+        bench.board.subscribe(lambda _: open_then.append(sum(not session.closed for session in sessions)))
+        for session in sessions:
+            session.lose()
+        await asyncio.sleep(0)
+        assert open_then == [1000] * 1000, "one iteration of the loop is enough"
+        await asyncio.sleep(2)
+        assert all(session.closed for session in sessions)
+        assert {bench.status(name) for name in checks} == {Status.HEALTHY}
+
+
 # Results too old
 
 

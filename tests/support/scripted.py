@@ -123,6 +123,8 @@ class _Connection:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._session is not None
+        if not self._session.lost.done():  # as a session of PostgreSQL does
+            self._session.lose(Failure(Reason.EOF, "closed here"))
         self._session.closed = True
         await play(self._check.closes.pop(0) if self._check.closes else GOOD)
 

@@ -265,7 +265,7 @@ async def test_a_slice_is_as_long_as_the_other_work_of_the_loop(
 
 
 async def test_a_rendering_lets_services_that_change_their_status_go_first() -> None:
-    """The losses of 1,000 sessions are reported before it goes on, but it waits for no more than a tenth of a second."""
+    """The losses of 1,000 sessions come first, but it waits for no more than a tenth of a second."""
     board, loop = one_service(), asyncio.get_running_loop()
     now = 0.0
     changes: list[int] = []

@@ -29,16 +29,19 @@ class RateLimiter:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._held_since: float | None = None
 
-    async def wait(self) -> None:
-        """Return when the caller may proceed. May be cancelled."""
+    def turn(self) -> "asyncio.Future[None]":
+        """Return a future that is done when the caller may proceed: now, if it is alone. It may be cancelled."""
         loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
         self._arrived += 1
         if self._held_since is None:
             self._held_since = loop.time()
             loop.call_soon(self._next_iteration)
         if self._arrived > 1 or self._queue:
-            self._queue.append(turn := loop.create_future())
-            await turn
+            self._queue.append(turn)
+        else:
+            turn.set_result(None)
+        return turn
 
     def _next_iteration(self) -> None:
         assert self._held_since is not None

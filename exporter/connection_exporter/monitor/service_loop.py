@@ -6,7 +6,8 @@ does not decide about health: it reports what happened, and the board advances t
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any
 
 from connection_exporter.core.health import Event, Reason
 from connection_exporter.core.retry import backoff, recheck, reconnects_at_once
@@ -16,12 +17,12 @@ from connection_exporter.monitor.batches import Batches
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.canary import Canary
 from connection_exporter.monitor.deadlines import Deadlines
+from connection_exporter.monitor.lookout import NEVER, look_out
 from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Report
 from connection_exporter.system.log import get_logger
 from connection_exporter.system.wakeup import TICK, Wakeup
 
-_NEVER: Final = float("inf")
 log = get_logger(__name__)
 
 
@@ -45,7 +46,6 @@ class ServiceLoop:
         deadlines: Deadlines | None = None,
     ) -> None:
         self._service = service
-        self._check = service.check
         self._policy = service.policy
         self._looks_out = service.check if isinstance(service.check, LooksOut) else None
         self._board = board
@@ -66,6 +66,7 @@ class ServiceLoop:
         self._waiters: list[asyncio.Future[None]] = []
         self._over = False
         self._held = Held()
+        self._is_reported = False
         self._session_since = 0.0
         self._canary: Canary | None = None
 
@@ -104,13 +105,13 @@ class ServiceLoop:
 
     async def _live(self) -> None:
         """Run one session from its first attempt to its end, or one failed attempt."""
-        self._held = Held()
+        self._held, self._is_reported = Held(), False
         try:
             self._begin_attempt()
-            await self._limiter.wait()
+            await self._limiter.turn()
             session, first = await self._attempts.connect(self._held)
             self._session_since = self._now()
-            session.lost.add_done_callback(self._wakeup.set)
+            session.lost.add_done_callback(self._note_loss)
             self._canary = self._canary_over(session)
             self._answered(*first, held=False)
             while True:
@@ -118,9 +119,10 @@ class ServiceLoop:
                 self._begin_attempt()
                 self._answered(*await self._attempts.probe(session), held=True)
         except Failure as failure:
-            self._ended(failure)
-            self._end_session()
-            await self._limiter.wait()  # the losses of other services are reported before this one is closed
+            if not self._is_reported:
+                self._ended(failure)
+                self._end_session()
+                await self._limiter.turn()  # losses of other services are reported before this one is closed
         except BaseException as error:  # noqa: BLE001 - a broken check, even SystemExit, disturbs nobody else
             raise_if_cancelled()
             self._crashed(error)
@@ -136,8 +138,9 @@ class ServiceLoop:
         """
         while True:
             if canary.successor is not None:
+                session.lost.remove_done_callback(self._note_loss)
                 old, (session, self._held) = self._held, canary.take_successor()
-                session.lost.add_done_callback(self._wakeup.set)
+                session.lost.add_done_callback(self._note_loss)
                 await self._attempts.close(old)
             if session.lost.done():
                 raise valid_failure(session.lost.result())
@@ -153,28 +156,29 @@ class ServiceLoop:
             else:
                 self._in_batch = await self._wakeup.wait_for(self._join_batch)
 
+    def _note_loss(self, lost: "asyncio.Future[Failure]") -> None:
+        """Report the loss of an idle session now, as 1,000 may be lost; its loop closes it when it is its turn."""
+        if self._canary is not None and self._canary.successor is None and not self._in_attempt:
+            with suppress(BaseException):  # whatever it is, the loop meets it again
+                self._ended(valid_failure(lost.result()))
+                self._end_session()
+                self._is_reported = True
+                self._limiter.turn().add_done_callback(self._wakeup.set)
+                return
+        self._wakeup.set()
+
     async def _wait_until_planned(self) -> None:
         """Wait until the next attempt is due or forced, or until an absent service is seen."""
         if self._forced or self._planned <= self._now():
             return
-        in_sight, look_every = await self._look_out()
+        in_sight, look_every = await look_out(self._service, self._looks_out)
         while not self._forced and (left := self._planned - self._now()) > 0:
             await self._wakeup.wait(min(left, look_every))
-            if look_every < _NEVER:
-                was_in_sight, (in_sight, look_every) = in_sight, await self._look_out()
+            if look_every < NEVER:
+                was_in_sight = in_sight
+                in_sight, look_every = await look_out(self._service, self._looks_out)
                 if in_sight and not was_in_sight:
                     break
-
-    async def _look_out(self) -> tuple[bool, float]:
-        """Return whether the service can be seen, and the seconds until the next look."""
-        if self._looks_out is None:
-            return False, _NEVER
-        try:
-            return await self._looks_out.present(), self._looks_out.look_every
-        except BaseException as error:
-            raise_if_cancelled()
-            log.error("lookout_crashed", name=self._service.name, kind=self._service.kind, exc_info=error)
-            return False, _NEVER
 
     def _answered(self, observation: Observation, latency: float, *, held: bool) -> None:
         reason, message = observation.reason, observation.message
