@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import pytest
 import uvloop
@@ -126,51 +125,6 @@ async def test_a_reader_that_is_discarded_parses_nothing_more() -> None:
         transport.abort()
         await asyncio.wait_for(parser.ended, 5)
     assert len(parser.parsed) == parsed < len(FLOOD)
-
-
-class Collecting(PacedProtocol):
-    """Collects the pieces that it parses, of up to ``most`` bytes each, and counts how often a size is asked for."""
-
-    def __init__(self, least: int, most: int | None) -> None:
-        self.pieces: list[bytes] = []
-        self.asked = 0
-        self.ended = asyncio.get_running_loop().create_future()
-        self._least_slice = least
-        self._most = most
-        super().__init__(Pacer())
-
-    def _parse(self, data: bytes) -> int | None:
-        self.pieces.append(data[: self._most])
-        return None if self._most is None else len(self.pieces[-1])
-
-    def _slice_size(self) -> int:
-        self.asked += 1
-        return SLICE
-
-    def _end_of(self, exc: Exception | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(exc)
-
-
-@pytest.mark.parametrize("most", [None, 7])
-@pytest.mark.parametrize("sent", [b"x", FLOOD[:SLICE], FLOOD[: SLICE + 1], FLOOD[: 10 * SLICE + 3]])
-async def test_a_small_read_is_parsed_as_it_comes_and_as_it_would_be_otherwise(
-    sent: bytes, most: int | None
-) -> None:
-    """No size is asked for if the read fits into the smallest slice. The pieces are those of any other reader."""
-    parsed: list[list[bytes]] = []
-    for least in (0, SLICE):
-        async with server_sending(sent) as port:
-            loop = asyncio.get_running_loop()
-            make = partial(Collecting, least, most)
-            transport, protocol = await loop.create_connection(make, "127.0.0.1", port)
-            await asyncio.wait_for(protocol.ended, 10)
-            transport.abort()
-        assert b"".join(protocol.pieces) == sent
-        parsed.append(protocol.pieces)
-    assert parsed[0] == parsed[1]
-    if len(sent) == 1:
-        assert protocol.asked == 0
 
 
 class Ending(PacedProtocol):

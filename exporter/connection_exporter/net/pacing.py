@@ -71,8 +71,6 @@ class PacedReader:
         self._discarded = False
         self.immediate = True
         """Whether small reads are parsed at once; else all wait for their turn."""
-        self.is_free = True
-        """Whether nothing waits for its turn, and the reader is not discarded."""
 
     @property
     def has_slices(self) -> bool:
@@ -92,19 +90,15 @@ class PacedReader:
 
     def data_received(self, data: bytes) -> None:
         """Parse ``data`` now if it is small and nothing is pending; otherwise slice by slice, in turn."""
-        parsed = 0
-        if self.is_free and self.immediate and len(data) <= self._slice_size():
-            parsed = self._parse(data) or len(data)
-        if parsed < len(data):
-            self.enqueue(data, parsed=parsed)
-
-    def enqueue(self, data: bytes, *, parsed: int) -> None:
-        """Parse ``data``, of which ``parsed`` bytes are parsed already, slice by slice, in turn."""
         if self._discarded:
             return
+        parsed: int | None = 0
+        if self.immediate and not self._pending and len(data) <= self._slice_size():
+            parsed = self._parse(data)
+            if parsed is None or parsed == len(data) or self._discarded:
+                return
         self._pending.append(memoryview(data)[parsed:])
-        if self.is_free:
-            self.is_free = False
+        if len(self._pending) == 1:
             self._pause()
             self._pacer.enqueue(self)
 
@@ -117,7 +111,7 @@ class PacedReader:
 
     def discard(self) -> None:
         """Parse nothing more. What waits for the end of parsing happens now."""
-        self._discarded, self.is_free = True, False
+        self._discarded = True
         self._pending.clear()
         self._run_ends()
 
@@ -137,7 +131,6 @@ class PacedReader:
                 self._pending.insert(0, head[parsed:])
         if self._pending:
             return True
-        self.is_free = not self._discarded
         self._resume()
         self._run_ends()
         return False
@@ -168,9 +161,6 @@ class PacedProtocol(asyncio.Protocol):
     """Whether the connection stays open after the other end has ended it, until its owner closes it. Of 1,000 that end
     together, all ends are then reported before the first is closed: to close one takes 16 us, to note its end 5."""
 
-    _least_slice = 0
-    """The least that `_slice_size` ever returns. Reads of no more bytes are parsed without asking for it."""
-
     def __init__(self, pacer: Pacer) -> None:
         self.transport: asyncio.Transport  # set before anything else is called
         self._paced = PacedReader(pacer, self._parse, slice_size=self._slice_size)
@@ -191,10 +181,7 @@ class PacedProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse a small read at once, and a large one slice by slice."""
-        if len(data) > self._least_slice or not self._paced.is_free:
-            self._paced.data_received(data)
-        elif (parsed := self._parse(data)) is not None and parsed < len(data):
-            self._paced.enqueue(data, parsed=parsed)
+        self._paced.data_received(data)
 
     def eof_received(self) -> bool:
         """Note that the other end sends nothing more. Return whether the connection stays open."""

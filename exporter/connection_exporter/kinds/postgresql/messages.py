@@ -38,7 +38,7 @@ IDLE: Final = Limit("between two probes", frozenset(b"AENS"), messages=1_000, si
 MESSAGE_SIZE: Final = 1 * MIB
 """Bytes of one message. A message is kept until it is complete, so this limits memory."""
 
-SLICE: Final = 512
+_SLICE: Final = 512
 """Bytes parsed in one go while messages are small: at most 100 of them, about 0.1 ms."""
 
 _PAYLOAD_SLICE: Final = 64 * KIB
@@ -85,7 +85,7 @@ class MessageSplitter:
     @property
     def slice_size(self) -> int:
         """The number of bytes to pass to the next `feed`, so that it takes well under 1 ms."""
-        return min(max(self._needed - len(self._partial), SLICE), _PAYLOAD_SLICE)
+        return min(max(self._needed - len(self._partial), _SLICE), _PAYLOAD_SLICE)
 
     def allow(self, limit: Limit) -> None:
         """Begin a phase in which the server may send as much as ``limit`` says."""

@@ -15,7 +15,6 @@ from connection_exporter.kinds.postgresql.messages import (
     ANSWER,
     IDLE,
     READY,
-    SLICE,
     MessageSplitter,
     Violation,
     malformed,
@@ -38,7 +37,6 @@ class Wire(PacedProtocol):
     """
 
     _is_closed_by_owner = True
-    _least_slice = SLICE
 
     def __init__(self, where: str, pacer: Pacer) -> None:
         self.lost: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()

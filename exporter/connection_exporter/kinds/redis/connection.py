@@ -39,7 +39,6 @@ class RedisConnection(PacedProtocol):
     """A connection, for one request at a time. ``where`` names the server in failures."""
 
     _is_closed_by_owner = True
-    _least_slice = _SLICE
 
     def __init__(self, where: str, pacer: Pacer) -> None:
         self.lost: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()

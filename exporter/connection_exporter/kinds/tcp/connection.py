@@ -54,7 +54,6 @@ class TcpConnection(PacedProtocol):
     """
 
     _is_closed_by_owner = True
-    _least_slice = _SLICE
 
     def __init__(self, where: str, pacer: Pacer) -> None:
         self.lost: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()

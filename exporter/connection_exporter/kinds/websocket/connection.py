@@ -45,7 +45,6 @@ class WebsocketConnection(PacedProtocol):
     """One connection. ``greeting`` is the dialogue that follows the upgrade."""
 
     _is_closed_by_owner = True
-    _least_slice = _COMPRESSED_SLICE
 
     def __init__(self, config: WebsocketConfig, greeting: Sequence[Line], pacer: Pacer) -> None:
         self._loop = asyncio.get_running_loop()
@@ -134,7 +133,9 @@ class WebsocketConnection(PacedProtocol):
         """Parse a small read at once, and a large one slice by slice (asyncio)."""
         self._arrived = time.perf_counter()
         # Nearly every pong arrives alone. To parse it takes 750 opcodes, to compare it 50.
-        is_pong = data == PONG + self._ping and self._splitter.is_between_frames and self._paced.is_free
+        is_pong = (
+            data == PONG + self._ping and self._splitter.is_between_frames and not self._paced.has_slices
+        )
         if not (is_pong and self._take_pong()):
             super().data_received(data)
 

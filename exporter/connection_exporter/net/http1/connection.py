@@ -21,8 +21,6 @@ from connection_exporter.net.pacing import PacedProtocol, Pacer
 class HttpConnection(PacedProtocol):
     """A connection to one server. ``where`` names it in messages."""
 
-    _least_slice = SLICE
-
     def __init__(self, where: str, pacer: Pacer) -> None:
         self.link: Link  # set by `open`
         self.exchanges = 0
