@@ -36,8 +36,11 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def stamp_of(path: Path) -> Stamp:
-    """Return the present stamp of a file. Blocks while the file system does not respond."""
+def stamp_of(path: Path | str) -> Stamp:
+    """Return the present stamp of a file. Blocks while the file system does not respond.
+
+    What is read afterwards belongs to this stamp or to a later one, so a change in between shows at the next look.
+    """
     try:
         found = os.stat(path)  # noqa: PTH116 - half the time of Path
     except (OSError, ValueError):

@@ -15,6 +15,7 @@ import psutil
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
 from connection_exporter.kinds.process.files import FileReader
+from connection_exporter.system.files import Stamp, is_recent, stamp_of
 from connection_exporter.system.local_files import file_system
 
 _LONGEST: Final = 4096
@@ -47,9 +48,9 @@ class Pidfile:
 
     def __init__(self, path: Path, *, timeout: float) -> None:
         self._path = path
-        self._name = str(path)  # `os.stat` would make it each time
+        self._name = str(path)  # `stamp_of` would make it each time
         self._file = FileReader(path, self._read, timeout=timeout)
-        self._kept: tuple[tuple[int, ...], _Content] | None = None
+        self._kept: tuple[Stamp, _Content] | None = None
 
     async def find(self) -> int:
         """Return the id of the process. Raises `Failure`.
@@ -82,11 +83,8 @@ class Pidfile:
         """
         if self._kept is None or not self._file.place.are_local:
             return False
-        version, content = self._kept
-        try:
-            return content.pid == pid and version == _version(os.stat(self._name))  # noqa: PTH116 - half the time of Path
-        except OSError:
-            return False
+        stamp, content = self._kept
+        return content.pid == pid and stamp == stamp_of(self._name)
 
     def has_no_process(self) -> bool:
         """Return whether it is known that there is no file, or no process with the ID in it. Never waits.
@@ -96,11 +94,10 @@ class Pidfile:
         """
         if not self._file.place.are_local:
             return False
-        try:
-            version = _version(os.stat(self._name))  # noqa: PTH116 - as above
-        except OSError:
+        stamp = stamp_of(self._name)
+        if not stamp:
             return True
-        if self._kept is None or self._kept[0] != version:
+        if self._kept is None or self._kept[0] != stamp:
             return False
         pid = self._kept[1].pid
         return pid is None or not psutil.pid_exists(pid)
@@ -141,16 +138,14 @@ class Pidfile:
             raise Failure(Reason.MISSING, f"{self._path} cannot be read: {error.strerror}") from error
 
     def _read(self) -> _Content:
-        """Return the content. A file that has not changed is not read again: 1 us instead of 5.
-
-        A file that was read within a second of its last change may have changed again without a new time.
-        """
-        if self._kept is not None and _version(os.stat(self._name)) == self._kept[0]:  # noqa: PTH116 - half the time of Path
+        """Return the content. A file that has not changed is not read again: 1 us instead of 5."""
+        stamp = stamp_of(self._name)
+        if self._kept is not None and stamp == self._kept[0]:
             return self._kept[1]
+        is_settled = stamp and not is_recent(stamp)
         status, data = _read(self._path)
         content = _Content(data, status.st_mtime, _pid_in(data))
-        is_settled = time.time() - status.st_ctime > _FRESH
-        self._kept = (_version(status), content) if is_settled else None
+        self._kept = (stamp, content) if is_settled else None
         return content
 
     def _require_pid(self, content: _Content) -> int:
@@ -191,11 +186,6 @@ def _pid_in(data: bytes) -> int | None:
 
 def _first_word(data: bytes) -> bytes:
     return data.partition(b"\n")[0].strip()
-
-
-def _version(status: os.stat_result) -> tuple[int, ...]:
-    """Return what differs after any change: of content, of the file that the path names, and of permissions."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _is_hidden(pid: int) -> bool:
