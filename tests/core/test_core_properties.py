@@ -128,6 +128,14 @@ def test_every_history_has_a_status(history: list[Event], retries: int) -> None:
 
 
 @given(histories, retries)
+def test_a_good_answer_changes_nothing_about_a_healthy_service(history: list[Event], retries: int) -> None:
+    """So the board does not ask what it changes."""
+    health = after(history)
+    if status_of(health, retries=retries) is Status.HEALTHY:
+        assert advance(health, Event.ANSWERED_GOOD) == health
+
+
+@given(histories, retries)
 def test_more_retries_never_make_a_service_look_worse(history: list[Event], retries: int) -> None:
     """Patience turns disconnected into connecting, and nothing else."""
     health = after(history)

@@ -186,20 +186,21 @@ class Board:
         report = shown(record, report)
         if report.next_attempt is not None:
             record.next_attempt_at = wall + report.next_attempt - now
-            record.overdue_after = overdue_after(record.service.policy, next_attempt=report.next_attempt)
-            self._earliest_overdue = min(self._earliest_overdue, record.overdue_after)
-        if report.event is Event.STOPPED:
-            record.next_attempt_at = record.overdue_after = None
+            overdue = overdue_after(record.service.policy, next_attempt=report.next_attempt)
+            record.overdue_after = overdue
+            self._earliest_overdue = min(self._earliest_overdue, overdue)
         note(record, report, wall=wall)
         return self._advance(record, report, now)
 
     def _advance(self, record: Record, report: Report, now: float) -> Transition | None:
-        before, after = record.health, advance(record.health, report.event)
         record.version += 1
-        if report.event is Event.ANSWERED_GOOD and after == before:  # so nothing that follows would change
+        if (
+            report.event is Event.ANSWERED_GOOD and record.status is Status.HEALTHY
+        ):  # the facts remain the same
             record.steady += 1
             return None
-        record.health = after
+        before = record.health
+        after = record.health = advance(before, report.event)
         if after.session_up and not before.session_up:
             record.sessions += 1
             record.session_since_at = self.clock.wall()
@@ -208,6 +209,8 @@ class Board:
             record.sessions_lost += report.event is not Event.STOPPED
             record.session_since_at = record.latency = record.last_canary_at = None
             record.details = {}
+        if report.event is Event.STOPPED:
+            record.next_attempt_at = record.overdue_after = None
         status = status_of(after, retries=record.service.policy.retries)
         count_outage(record, report, status, now)
         record.trouble = trouble_of(record, status)

@@ -25,13 +25,11 @@ def shown(record: Record, report: Report) -> Report:
         if seen is not None:
             details = clean(seen.details, hide, keep=record.metric_keys, shown=record.details)
             if details is not seen.details:
-                seen = seen._replace(details=details)
+                report = report._replace(observation=seen._replace(details=details))
     except BadDetail as error:
         return Report(Event.CRASHED, Reason.INTERNAL, str(error), next_attempt=report.next_attempt)
     message = presentable(report.message, hide)
-    if message == report.message and seen is report.observation:  # most reports: a copy takes 3 us
-        return report
-    return report._replace(message=message, observation=seen)
+    return report if message == report.message else report._replace(message=message)
 
 
 def prepare(record: Record) -> None:
@@ -52,32 +50,32 @@ def _sources_of(metrics: tuple[Metric, ...]) -> frozenset[str]:
 
 def note(record: Record, report: Report, *, wall: float) -> None:
     """Write down what a report says, whatever it may mean for the status. ``wall`` is the time, in Unix seconds."""
-    trouble = Trouble(report.reason, report.message) if report.reason or report.message else NO_TROUBLE
-    if report.event in _CHECKS:
+    event, reason, message, observation, latency, held, _ = report
+    trouble = Trouble(reason, message) if reason or message else NO_TROUBLE
+    if event in _CHECKS:
         record.checks += 1
         record.last_check_at = wall
-        if report.event is Event.ANSWERED_GOOD:
+        if event is Event.ANSWERED_GOOD:
             record.last_success_at = wall
         else:
             record.check_failures += 1
-            if report.reason is not None:
-                by_reason = record.failures_by_reason
-                by_reason[report.reason] = by_reason.get(report.reason, 0) + 1
-    if report.event in CANARIES:
+            if reason is not None:
+                record.failures_by_reason[reason] = record.failures_by_reason.get(reason, 0) + 1
+    if observation is not None:
+        record.answer_trouble = trouble
+        _measure(record, observation, latency, held=held)
+    elif event in CANARIES:
         record.last_canary_at = wall
         record.canary_trouble = trouble
-    elif report.observation is not None:
-        record.answer_trouble = trouble
-        _measure(record, report, report.observation)
-    elif report.event in _OF_SESSION:
+    elif event in _OF_SESSION:
         record.session_trouble = trouble
 
 
-def _measure(record: Record, report: Report, observation: Observation) -> None:
+def _measure(record: Record, observation: Observation, latency: float | None, *, held: bool) -> None:
     """Keep what an answer brought: latency, details, and the kind's own counters and histograms."""
-    record.latency = report.latency
-    if report.latency is not None and report.held:
-        record.durations.observe(report.latency)
+    record.latency = latency
+    if latency is not None and held:
+        record.durations.observe(latency)
     for key, number in observation.counts.items():
         record.counters[key] += number
     for key, histogram in record.histograms.items():
