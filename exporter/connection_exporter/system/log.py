@@ -29,7 +29,8 @@ class Logger:
 
     def debug(self, event: str, **fields: object) -> None:
         """Log an event at level DEBUG."""
-        self._log(logging.DEBUG, event, fields)
+        if self._logger.isEnabledFor(logging.DEBUG):  # each check asks, and hardly ever is it
+            self._log(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: object) -> None:
         """Log an event at level INFO."""
