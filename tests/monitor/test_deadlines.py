@@ -18,17 +18,20 @@ def this_task() -> "asyncio.Task[Any]":
     return task
 
 
-async def attempt(deadlines: Deadlines, *, takes: float, timeout: float = TIMEOUT) -> float | None:
+async def attempt(deadline: Deadline, *, takes: float) -> float | None:
     """Return the seconds after which the deadline ended an attempt, or ``None`` if it did not."""
-    began, deadline = asyncio.get_running_loop().time(), deadlines.begin(this_task(), timeout)
+    loop, task, expired = asyncio.get_running_loop(), this_task(), False
+    began = loop.time()
+    deadline.begin(task)
     try:
         await asyncio.sleep(takes)
     except asyncio.CancelledError:
-        assert deadline.expired
+        expired = True
     finally:
-        deadline.end()
-    assert this_task().cancelling() == 0, "the cancellation is taken back"
-    return asyncio.get_running_loop().time() - began if deadline.expired else None
+        assert deadline.has_passed(task) is expired
+        deadline.end(task)
+    assert task.cancelling() == 0, "the cancellation is taken back"
+    return loop.time() - began if expired else None
 
 
 @on_virtual_time
@@ -38,7 +41,7 @@ async def test_each_attempt_ends_at_its_own_time() -> None:
 
     async def begin_after(seconds: float, takes: float, timeout: float) -> float | None:
         await asyncio.sleep(seconds)
-        return await attempt(deadlines, takes=takes, timeout=timeout)
+        return await attempt(deadlines.after(timeout), takes=takes)
 
     rows = [
         (0.0, 99.0, 5.0),
@@ -53,28 +56,29 @@ async def test_each_attempt_ends_at_its_own_time() -> None:
 
 
 @on_virtual_time
-async def test_few_are_kept_and_in_the_end_none() -> None:
-    """A thousand attempts that end at once leave nothing behind, and no timer goes on."""
-    deadlines = Deadlines()
+async def test_nothing_is_kept_of_attempts_that_have_ended() -> None:
+    """After a thousand attempts that end at once, no timer goes on."""
+    deadline = Deadline(TIMEOUT)
     for _ in range(1000):
-        await attempt(deadlines, takes=0.001)
-    assert len(deadlines._queues[TIMEOUT]) <= 2
+        await attempt(deadline, takes=0.001)
+    assert not deadline._due
     await asyncio.sleep(TIMEOUT + 1)
-    assert not deadlines._queues
+    assert not deadline._has_timer
 
 
 @on_virtual_time
 async def test_a_stop_from_outside_remains_one() -> None:
     """Also if the time is up in the same moment: the task is not asked to go on."""
-    deadlines = Deadlines()
+    deadline = Deadline(TIMEOUT)
 
     async def work() -> None:
-        deadline = deadlines.begin(this_task(), TIMEOUT)
+        deadline.begin(this_task())
         try:
             await asyncio.sleep(99)
         finally:
-            deadline.end()
-            assert (deadline.expired, this_task().cancelling()) == (True, 1)
+            assert (deadline.has_passed(this_task()), this_task().cancelling()) == (True, 2)
+            deadline.end(this_task())
+            assert this_task().cancelling() == 1
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
@@ -86,22 +90,27 @@ async def test_a_stop_from_outside_remains_one() -> None:
 
 async def test_what_arrived_while_the_loop_was_blocked_is_read_first() -> None:
     """An attempt gets a moment more if its timer is late."""
-    deadlines, answer = Deadlines(), asyncio.get_running_loop().create_future()
-    deadline = deadlines.begin(this_task(), 0.01)
+    deadline, answer = Deadline(0.01), asyncio.get_running_loop().create_future()
+    deadline.begin(this_task())
     asyncio.get_running_loop().call_later(0.001, time.sleep, 0.3)
     asyncio.get_running_loop().call_later(0.02, answer.set_result, "late")
     assert await answer == "late"
-    deadline.end()
-    assert not deadline.expired
+    assert not deadline.has_passed(this_task())
+    deadline.end(this_task())
+    await asyncio.sleep(0.1)
 
 
-@on_virtual_time
 async def test_an_attempt_that_has_ended_is_not_cancelled_later() -> None:
-    deadline = Deadline(this_task(), 0.0)
-    deadline.end()
-    deadline.expire()
-    await asyncio.sleep(0)
-    assert not deadline.expired
+    """Not even if a late timer has given it a moment more, and the same task makes the next attempt meanwhile."""
+    deadline = Deadline(0.2)
+    deadline.begin(this_task())
+    asyncio.get_running_loop().call_later(0.1, time.sleep, 0.3)
+    await asyncio.sleep(0.3)
+    deadline.end(this_task())
+    deadline.begin(this_task())
+    await asyncio.sleep(0.1)
+    deadline.end(this_task())
+    assert this_task().cancelling() == 0
 
 
 async def test_an_attempt_that_cannot_be_cancelled_disturbs_no_other() -> None:
@@ -112,12 +121,12 @@ async def test_an_attempt_that_cannot_be_cancelled_disturbs_no_other() -> None:
             raise ValueError
 
     async def wait_for(it: asyncio.Future[None]) -> None:
-        deadline = deadlines.begin(this_task(), 0.01)
+        deadline.begin(this_task())
         with suppress(asyncio.CancelledError):
             await it
-        deadline.end()
+        deadline.end(this_task())
 
-    deadlines, seen, broken = Deadlines(), list[object](), Broken()
+    deadline, seen, broken = Deadline(0.01), list[object](), Broken()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: seen.append(context["exception"]))
     first = asyncio.create_task(wait_for(broken))

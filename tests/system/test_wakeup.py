@@ -32,12 +32,10 @@ async def test_periodic_work_begins_together(late: float) -> None:
 async def test_an_event_in_the_moment_of_the_time_is_not_lost() -> None:
     """It ends the next wait if it is too late for this one."""
     wakeup, loop = Wakeup(), asyncio.get_running_loop()
-
-    def arrange(waiter: asyncio.Future[bool]) -> None:
-        loop.call_soon(waiter.set_result, True)
-        loop.call_soon(wakeup.set)
-
-    assert await wakeup.wait_for(arrange)
+    waiter = wakeup.waiter(loop)
+    loop.call_soon(waiter.set_result, True)
+    loop.call_soon(wakeup.set)
+    assert await waiter
     began = loop.time()
     assert await wakeup.wait(5.0)
     assert loop.time() == began

@@ -5,10 +5,9 @@ what it returns is checked here, for the service's loop and its canary alike.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure, Observation, Service, Session
@@ -19,8 +18,6 @@ CLOSE_WITHIN: Final = 5.0
 """Seconds in which a check has to close a connection; it is abandoned afterwards."""
 
 _T = TypeVar("_T")
-_MAPPINGS: Final = (dict, MappingProxyType)
-"""The usual ones: to ask whether something is a Mapping takes 20 opcodes."""
 
 log = get_logger(__name__)
 
@@ -65,16 +62,19 @@ class Attempts:
     def __init__(self, service: Service, now: Callable[[], float], deadlines: Deadlines) -> None:
         self._service = service
         self._now = now
-        self._deadlines = deadlines
+        self._deadline = deadlines.after(service.policy.timeout)
 
     async def connect(self, connection: Held) -> tuple[Session, Result]:
         """Connect and probe under one deadline; ``connection`` then owns the session. Raises `Failure`."""
-        return await self._within_deadline(self._connect(connection))
+        return await self._within_deadline(self._connect(connection), this_task())
 
-    async def probe(self, session: Session) -> Result:
-        """Probe a held session under the deadline. Raises `Failure`."""
+    async def probe(self, session: Session, task: "asyncio.Task[Any]") -> Result:
+        """Probe a held session under the deadline. Raises `Failure`.
+
+        ``task`` is the one that runs. To ask for it takes a system call before Python 3.12.
+        """
         began = self._now()
-        observation = await self._within_deadline(session.probe())
+        observation = await self._within_deadline(session.probe(), task)
         return _valid(observation), self._now() - began
 
     async def close(self, connection: Held) -> None:
@@ -96,24 +96,30 @@ class Attempts:
         observation = await session.probe()
         return session, (_valid(observation), self._now() - began)
 
-    async def _within_deadline(self, attempt: Awaitable[_T]) -> _T:
+    async def _within_deadline(self, attempt: Awaitable[_T], task: "asyncio.Task[Any]") -> _T:
         """Await ``attempt`` for at most ``timeout``. Raises `Failure`, which names what was waited for."""
-        task, seconds = asyncio.current_task(), self._service.policy.timeout
-        assert task is not None, "no task is running"
-        deadline = self._deadlines.begin(task, seconds)
+        deadline = self._deadline
+        deadline.begin(task)
         try:
             return await attempt
         except (asyncio.CancelledError, TimeoutError) as error:  # some checks make one of the other
-            if not deadline.expired or task.cancelling() > 1:
+            if not deadline.has_passed(task) or task.cancelling() > 1:
                 raise
-            silent = f"{self._service.address}: no answer within {seconds:g} s"
+            silent = f"{self._service.address}: no answer within {deadline.seconds:g} s"
             raise waited_for(error) or Failure(Reason.TIMEOUT, silent) from None
         except Failure as failure:
             raise valid_failure(failure) from failure.__cause__
         finally:
-            deadline.end()
+            deadline.end(task)
             if task.cancelling():  # also if the check has swallowed it
                 raise asyncio.CancelledError
+
+
+def this_task() -> "asyncio.Task[Any]":
+    """Return the task that runs."""
+    task = asyncio.current_task()
+    assert task is not None, "no task is running"
+    return task
 
 
 def raise_if_cancelled() -> None:
@@ -158,22 +164,17 @@ def valid_failure(failure: object) -> Failure:
 def _valid(observation: object) -> Observation:
     """Return what a probe returned if it is an `Observation` with fields of the right types. Raises TypeError.
 
-    Anything else would fail later, where it would disturb the other services: in the JSON of the whole board.
+    Anything else would fail later, where it would disturb the other services: in the JSON of the whole board. The
+    details are looked at by `clean`.
     """
     if not isinstance(observation, Observation):
         raise TypeError(f"probe() returned {type(observation).__name__}, not an Observation")
-    if not (observation.reason is None or isinstance(observation.reason, Reason)):
-        raise TypeError(f"the reason of an Observation is {type(observation.reason).__name__}, not a Reason")
-    if not isinstance(observation.message, str):
-        raise TypeError(f"the message of an Observation is {type(observation.message).__name__}, not str")
-    _require_mapping("details", observation.details)
-    _require_mapping("counts", observation.counts)
-    for key, count in observation.counts.items():
+    reason, message, _, counts, _ = observation
+    if not (reason is None or isinstance(reason, Reason)):
+        raise TypeError(f"the reason of an Observation is {type(reason).__name__}, not a Reason")
+    if not isinstance(message, str):
+        raise TypeError(f"the message of an Observation is {type(message).__name__}, not str")
+    for key, count in counts.items():
         if not isinstance(count, int | float) or not 0 <= count < float("inf"):
             raise TypeError(f"the count {key!r} of an Observation is not a positive number")
     return observation
-
-
-def _require_mapping(name: str, value: object) -> None:
-    if type(value) not in _MAPPINGS and not isinstance(value, Mapping):
-        raise TypeError(f"the {name} of an Observation are {type(value).__name__}, not a mapping")

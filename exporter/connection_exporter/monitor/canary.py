@@ -16,6 +16,7 @@ from connection_exporter.monitor.record import Report
 from connection_exporter.system.log import get_logger
 
 _SPREAD: Final = 0.1
+_NEVER: Final = float("inf")
 log = get_logger(__name__)
 
 
@@ -23,7 +24,7 @@ class Canary:
     """The canaries of one session.
 
     ``report`` receives the result of each, or None if we could not make one ourselves. ``spawn`` starts a task that the
-    supervisor owns. ``rand`` returns numbers from 0 to 1. ``due`` is when the next canary starts; None while one is
+    supervisor owns. ``rand`` returns numbers from 0 to 1. ``due`` is when the next canary starts; never while one is
     running, and if canaries are off. ``successor`` is the connection of a canary which found that the name leads to
     another address.
     """
@@ -39,7 +40,7 @@ class Canary:
         now: Callable[[], float],
         rand: Callable[[], float],
     ) -> None:
-        self.due: float | None = None
+        self.due = _NEVER
         self._service = service
         self._session = session
         self._attempts = attempts
@@ -55,7 +56,7 @@ class Canary:
     def start(self) -> "asyncio.Task[None] | None":
         """Start a canary now, or return the one that is running; None if they are off."""
         if self._running is None and self._service.policy.canary is not None:
-            self.due = None
+            self.due = _NEVER
             self._running = self._spawn(self._try_fresh_connection())
         return self._running
 
@@ -123,7 +124,7 @@ class Canary:
         """Plan the next canary: after its period, or sooner while canaries fail."""
         policy = self._service.policy
         if policy.canary is None or self._running is not None:
-            self.due = None
+            self.due = _NEVER
         elif self._failed:
             self.due = self._now() + backoff(policy, failures=self._failed, rand=self._rand())
         else:

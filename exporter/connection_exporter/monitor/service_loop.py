@@ -11,8 +11,16 @@ from typing import Any
 
 from connection_exporter.core.health import Event, Reason
 from connection_exporter.core.retry import backoff, recheck, reconnects_at_once
-from connection_exporter.kind import Failure, LooksOut, Observation, Service, Session, TooEarly
-from connection_exporter.monitor.attempt import Attempts, Held, origin, raise_if_cancelled, valid_failure
+from connection_exporter.kind import Failure, LooksOut, Service, Session, TooEarly
+from connection_exporter.monitor.attempt import (
+    Attempts,
+    Held,
+    Result,
+    origin,
+    raise_if_cancelled,
+    this_task,
+    valid_failure,
+)
 from connection_exporter.monitor.batches import Batches
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.canary import Canary
@@ -56,13 +64,13 @@ class ServiceLoop:
         self._limiter = limiter or RateLimiter()
         self._batches = batches or Batches(origin=self._now())
         self._address = service.address
+        self._loop = asyncio.get_running_loop()
         self._wakeup = Wakeup()
         self._planned = self._now() + delay
         self._spread_next = True
         self._bad_answers = 0
         self._in_attempt = False
         self._in_batch = False
-        self._forced = False
         self._waiters: list[asyncio.Future[None]] = []
         self._over = False
         self._held = Held()
@@ -72,11 +80,12 @@ class ServiceLoop:
 
     async def run(self) -> None:
         """Run until cancelled. An error of the check does not leave this method."""
+        task = this_task()
         try:
             await self._wait_until_planned()
             self._put(Report(Event.BEGUN, next_attempt=self._now()))
             while True:
-                await self._live()
+                await self._live(task)
                 await self._wait_until_planned()
         finally:
             self._over = True
@@ -89,7 +98,6 @@ class ServiceLoop:
         attempted = asyncio.get_running_loop().create_future()
         self._waiters.append(attempted)
         if not self._in_attempt:
-            self._forced = True
             self._wakeup.set()
         await attempted
         if self._canary is not None and (canary := self._canary.start()) is not None:
@@ -103,21 +111,21 @@ class ServiceLoop:
         """Compare the time of the next attempt with the clock, which has jumped."""
         self._wakeup.set()
 
-    async def _live(self) -> None:
-        """Run one session from its first attempt to its end, or one failed attempt."""
+    async def _live(self, task: "asyncio.Task[Any]") -> None:
+        """Run one session from its first attempt to its end, or one failed attempt. ``task`` is the one that runs."""
         self._held, self._is_reported = Held(), False
         try:
-            self._begin_attempt()
+            self._in_attempt = True
             await self._limiter.turn()
             session, first = await self._attempts.connect(self._held)
             self._session_since = self._now()
             session.lost.add_done_callback(self._note_loss)
             self._canary = self._canary_over(session)
-            self._answered(*first, held=False)
+            self._answered(first, held=False)
             while True:
                 session = await self._idle(session, self._canary)
-                self._begin_attempt()
-                self._answered(*await self._attempts.probe(session), held=True)
+                self._in_attempt = True
+                self._answered(await self._attempts.probe(session, task), held=True)
         except Failure as failure:
             if not self._is_reported:
                 self._ended(failure)
@@ -145,16 +153,18 @@ class ServiceLoop:
             if session.lost.done():
                 raise valid_failure(session.lost.result())
             now = self._now()
-            if self._forced or now >= self._planned:
+            if now >= self._planned or self._waiters:
                 return session
-            if canary.due is not None and now >= canary.due:
+            if now >= canary.due:
                 canary.start()
-            if canary.due is not None and canary.due < self._planned:
+            if canary.due < self._planned:
                 await self._wakeup.wait(canary.due - now)
             elif self._in_batch:  # it was its turn, but the timer was early
                 await self._wakeup.wait(self._planned - now)
             else:
-                self._in_batch = await self._wakeup.wait_for(self._join_batch)
+                turn = self._wakeup.waiter(self._loop)
+                self._batches.join(self._planned, self._planned - now + TICK, self._address, turn)
+                self._in_batch = await turn
 
     def _note_loss(self, lost: "asyncio.Future[Failure]") -> None:
         """Report the loss of an idle session now, as 1,000 may be lost; its loop closes it when it is its turn."""
@@ -169,10 +179,10 @@ class ServiceLoop:
 
     async def _wait_until_planned(self) -> None:
         """Wait until the next attempt is due or forced, or until an absent service is seen."""
-        if self._forced or self._planned <= self._now():
+        if self._waiters or self._planned <= self._now():
             return
         in_sight, look_every = await look_out(self._service, self._looks_out)
-        while not self._forced and (left := self._planned - self._now()) > 0:
+        while not self._waiters and (left := self._planned - self._now()) > 0:
             await self._wakeup.wait(min(left, look_every))
             if look_every < NEVER:
                 was_in_sight = in_sight
@@ -180,7 +190,8 @@ class ServiceLoop:
                 if in_sight and not was_in_sight:
                     break
 
-    def _answered(self, observation: Observation, latency: float, *, held: bool) -> None:
+    def _answered(self, result: Result, *, held: bool) -> None:
+        observation, latency = result
         reason, message = observation.reason, observation.message
         limit = self._policy.max_latency
         if reason is None and limit is not None and latency > limit:
@@ -191,17 +202,8 @@ class ServiceLoop:
         log.debug("probe", name=self._service.name, reason=reason, latency=latency)
         self._bad_answers = 0 if reason is None else self._bad_answers + 1
         self._plan_probe()
-        self._put(
-            Report(
-                Event.ANSWERED_GOOD if reason is None else Event.ANSWERED_BAD,
-                reason,
-                message,
-                observation,
-                latency,
-                held,
-                self._planned,
-            )
-        )
+        event = Event.ANSWERED_GOOD if reason is None else Event.ANSWERED_BAD
+        self._put(Report(event, reason, message, observation, latency, held, self._planned))
         if self._canary is not None and observation.fresh and held and reason is None:
             self._canary.passed()
         self._end_attempt()
@@ -244,18 +246,12 @@ class ServiceLoop:
         elif self._spread_next or now - self._planned > interval:
             self._planned = self._batches.random_slot(now, interval, rand=self._rand())
         elif self._planned <= now:
-            self._planned = max(self._batches.slot_until(self._planned + interval, interval), now)
+            self._planned = self._batches.slot_until(self._planned + interval, interval)
         self._spread_next = False
 
     def _plan_retry(self, *, failed: int) -> None:
         failures = self._board.retry_count(self._service.name) + failed
         self._planned = self._now() + backoff(self._policy, failures=failures, rand=self._rand())
-
-    def _join_batch(self, waiter: "asyncio.Future[bool]") -> None:
-        self._batches.join(self._planned, self._planned - self._now() + TICK, self._address, waiter)
-
-    def _begin_attempt(self) -> None:
-        self._in_attempt, self._forced = True, False
 
     def _end_attempt(self) -> None:
         if self._in_batch:  # also without an attempt: the session may be lost first
@@ -273,9 +269,8 @@ class ServiceLoop:
         self._canary = None
 
     def _release_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
+        while self._waiters:
+            if not (waiter := self._waiters.pop()).done():
                 waiter.set_result(None)
 
     def _canary_over(self, session: Session) -> Canary:

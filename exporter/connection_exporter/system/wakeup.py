@@ -1,7 +1,6 @@
 """Waits for an event or a time, whichever comes first, and for little else, so that the process can sleep."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 TICK: Final = 0.001
@@ -27,34 +26,30 @@ class Wakeup:
 
     def set(self, _: object = None) -> None:
         """Wake the waiter. Takes and ignores an argument, so that it can be a done callback."""
-        self._is_set = True
-        self._wake(False)
+        if self._waiter is None or self._waiter.done():
+            self._is_set = True
+        else:
+            self._waiter.set_result(False)
 
     async def wait(self, seconds: float) -> bool:
         """Return True as soon as the event is set, or False after ``seconds``."""
-        timer = asyncio.get_running_loop().call_later(seconds + TICK, self._wake, True)
+        loop = asyncio.get_running_loop()
+        waiter = self.waiter(loop)
+        timer = loop.call_later(seconds + TICK, _end, waiter)
         try:
-            return not await self.wait_for(lambda _: None)
+            return not await waiter
         finally:
             timer.cancel()
 
-    async def wait_for(self, arrange: "Callable[[asyncio.Future[bool]], None]") -> bool:
-        """Wait until the event is set, or until the future has a result that ``arrange`` is called with.
-
-        Return its result, which has to be True, or False if the event was set first.
-        """
-        is_arranged = False
-        if not self._is_set:
-            self._waiter = asyncio.get_running_loop().create_future()
-            arrange(self._waiter)
-            try:
-                is_arranged = await self._waiter
-            finally:
-                self._waiter = None
-        if not is_arranged:
+    def waiter(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[bool]":
+        """Return a future that is False when the event is set, unless somebody else has made it True before."""
+        self._waiter = waiter = loop.create_future()
+        if self._is_set:
             self._is_set = False
-        return is_arranged
+            waiter.set_result(False)
+        return waiter
 
-    def _wake(self, is_arranged: bool) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(is_arranged)
+
+def _end(waiter: "asyncio.Future[bool]") -> None:
+    if not waiter.done():
+        waiter.set_result(True)
