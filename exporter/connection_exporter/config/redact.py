@@ -147,7 +147,8 @@ class _Index:
             end = len(folded[: cut.start()].rstrip(_AFTER_CUT))
             for begin in range(max(end - _RUN + 1, 0), end - _SEED + 1):
                 part = folded[begin:end]
-                if any(text.startswith(part) for text in self._short):
+                # each of them begins with a seed; to ask all of them took more than all the rest
+                if part[:_SEED] in seeds and any(text.startswith(part) for text in self._short):
                     yield begin, end
                     break
         if self._alone is not None:
