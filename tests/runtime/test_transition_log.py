@@ -48,6 +48,22 @@ async def test_many_transitions_are_logged_after_the_last_one_in_order_and_with_
     assert "reason=missing" in first.getMessage()
 
 
+async def test_nothing_is_logged_while_transitions_come(
+    board: Board, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each iteration of the loop, but not for longer than `_NEWS_FIRST`."""
+    caplog.set_level(logging.INFO)
+    async with logged_transitions(board):
+        for first, longest, logged in ((0, 60.0, False), (100, 0.0, True)):
+            monkeypatch.setattr("connection_exporter.runtime.transition_log._NEWS_FIRST", longest)
+            for name in board.names[first : first + 100]:
+                board.put(name, Report(Event.FAILED, Reason.MISSING, "no such process"))
+                await asyncio.sleep(0)
+            assert (len(caplog.records) > first) is logged
+            while len(caplog.records) < first + 100:
+                await asyncio.sleep(0)
+
+
 async def test_what_is_not_logged_yet_is_logged_at_the_end(
     board: Board, caplog: pytest.LogCaptureFixture
 ) -> None:
