@@ -11,7 +11,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 from connection_exporter.app import serving
@@ -25,23 +25,27 @@ _LOOK: Final = 0.005
 
 
 class Teller:
-    """Keeps the lines to print, because a write to a pipe costs as much as the loss that it reports."""
+    """Keeps what is to be printed until no more comes: to print a line costs as much as the loss that it reports."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._kept: list[tuple[Any, ...]] = []
 
     def heard(self, transition: Transition) -> None:
         """Note a transition, and when it was."""
-        now, cpu = time.monotonic(), time.thread_time()
-        self._lines.append(f"transition {transition.name} {transition.status.value} {now} {cpu}")
+        self._kept.append(
+            ("transition", transition.name, transition.status, time.monotonic(), time.thread_time())
+        )
 
     async def run(self) -> None:
-        """Print the lines, in a thread, because the reader of the pipe can be slow."""
+        """Print what is kept, in a thread, because the reader of the pipe can be slow."""
+        seen = 0
         while True:
             await asyncio.sleep(_LOOK)
-            lines, self._lines = self._lines, []
-            if lines:
-                await asyncio.to_thread(print, *lines, sep="\n", flush=True)
+            if len(self._kept) > seen:
+                seen = len(self._kept)
+            elif self._kept:
+                kept, self._kept, seen = self._kept, [], 0
+                await asyncio.to_thread(_print, kept)
 
     async def measure_lag(self) -> None:
         """Look at the clock every 5 ms."""
@@ -52,8 +56,12 @@ class Teller:
             now = time.monotonic()
             worst = max(worst, now - before - _LOOK)
             if now > tell_at:
-                self._lines.append(f"lag {worst}")
+                self._kept.append(("lag", worst))
                 worst, tell_at = 0.0, now + 0.5
+
+
+def _print(lines: list[tuple[Any, ...]]) -> None:
+    print("\n".join(" ".join(map(str, line)) for line in lines), flush=True)
 
 
 async def main(config: Path, port: int) -> None:
