@@ -80,9 +80,9 @@ class PacedReader:
     @property
     def pending(self) -> bool:
         """Whether bytes are waiting for their turn, here or to be decrypted: parsing is behind what has arrived."""
-        if self._pending or self._transport is None:
-            return bool(self._pending)
-        return bool(self._transport.get_extra_info(WAITING, False))
+        if self._pending:
+            return True
+        return self._transport is not None and bool(self._transport.get_extra_info(WAITING, False))
 
     def connection_made(self, transport: asyncio.ReadTransport) -> None:
         """Take the transport whose reading is paused while bytes are pending."""

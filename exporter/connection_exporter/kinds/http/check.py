@@ -47,9 +47,6 @@ _METRICS: Final = (
     CERTIFICATE_EXPIRY_METRIC,
 )
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
-_LEADS_ON: Final = frozenset({*_REDIRECTS, 407})
-"""Statuses that may mean that the response is not the last one, or not the service's own."""
-
 _MESSAGE_LIMIT: Final = 500
 
 
@@ -153,7 +150,7 @@ class HttpSession:
         """Send the request, follow redirects if configured, and judge the last response. Raises `Failure`."""
         check = self._check
         hops = [await self._request(check.requests.first)]
-        fault = await self._follow(hops) if hops[0].response.status in _LEADS_ON else None
+        fault = await self._follow(hops)
         if len(self._connections) > 1:
             self._close_all_but({(hop.target.origin, hop.target.trusted) for hop in hops})
         response = hops[-1].response

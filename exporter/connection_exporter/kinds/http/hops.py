@@ -24,8 +24,6 @@ class Hop(NamedTuple):
 
 def irregularities(hops: list[Hop]) -> tuple[str, ...]:
     """Return what was irregular in the responses, each once."""
-    if len(hops) == 1:
-        return hops[0].response.irregular
     return tuple(dict.fromkeys(name for hop in hops for name in hop.response.irregular))
 
 

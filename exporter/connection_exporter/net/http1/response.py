@@ -209,8 +209,6 @@ class ResponseParser:
 
     @property
     def _irregular(self) -> tuple[str, ...]:
-        if self._heads is None and self._chunks is None:
-            return ()  # the head is known, so it is regular
         parts = (self._heads, self._head, self._chunks)
         noted = [part.irregular for part in parts if part is not None and part.irregular]
         return tuple(dict.fromkeys(chain.from_iterable(noted))) if noted else ()
