@@ -66,7 +66,7 @@ class HttpCheck:
         self.expectation = Expectation(config.expect, body_limit=config.body_limit)
         self.endpoint = self._endpoint_of(self.requests.first, network)
         self.known_head = KnownHead()
-        """The last head of the responses to the first request of a probe."""
+        """The usual head of the responses to the first request of a probe."""
         self._network = network
         self._judging: asyncio.Future[list[Violation]] | None = None
 

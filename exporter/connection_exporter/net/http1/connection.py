@@ -53,7 +53,7 @@ class HttpConnection(PacedProtocol):
         """Send ``request`` and return the response. Raises `Failure`, with the connection closed.
 
         ``body_limit`` is in bytes. ``bodyless``: the response has no body, whatever its headers say (HEAD). ``known``
-        is the last head of the responses to this request.
+        is the usual head of the responses to this request.
         """
         self.exchanges += 1
         if self._ended is not None:

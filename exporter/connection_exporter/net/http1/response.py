@@ -56,7 +56,7 @@ class ResponseParser:
     ) -> None:
         """Start when the request is sent. ``bodyless``: there is no body, whatever the headers say (HEAD).
 
-        ``known`` is the last head of the responses to this request.
+        ``known`` is the usual head of the responses to this request.
         """
         self.outcome: Response | Failure | None = None
         self.reusable = False
