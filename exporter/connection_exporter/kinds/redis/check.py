@@ -122,12 +122,12 @@ class RedisSession:
         self._request = Request.of(*commands.values())
         self._next_request = Request.of(_SET_NAME, *commands.values())
         self._seen: tuple[list[Reply], Mapping[str, Json]] | None = None
-        self._observation: Observation | None = None
+        self._repeated = Observation()
 
     async def probe(self) -> Observation:
         """Send the commands of a probe together, and read their replies. Raises `Failure` when the session is gone.
 
-        Returns the same object as before if nothing has changed.
+        Without depth, returns the same object as before if nothing has changed.
         """
         replies = await self._connection.exchange(self._next_request)
         self._connection.is_idle = True
@@ -137,10 +137,9 @@ class RedisSession:
         link = self._link.current()
         if self._sentinels is not None:
             link = {**link, **self._sentinels.details(self._where)}
-        if self._observation is None or (replies, link) != self._seen:
-            observation = judge(self._config, self._where, dict(zip(self._names, replies, strict=True)), link)
-            if observation != self._observation:
-                self._observation = observation
-            if len(replies) == 1:  # any other than PONG is different each time, and may take a megabyte
-                self._seen = replies, link
-        return self._observation
+        if self._seen is not None and (replies, link) == self._seen:
+            return self._repeated
+        observation = judge(self._config, self._where, dict(zip(self._names, replies, strict=True)), link)
+        if len(replies) == 1:  # any other than PONG is different each time, and takes kilobytes
+            self._seen, self._repeated = (replies, link), observation
+        return observation
