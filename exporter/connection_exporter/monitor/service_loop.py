@@ -274,20 +274,20 @@ class ServiceLoop:
                 waiter.set_result(None)
 
     def _canary_over(self, session: Session) -> Canary:
-        def report(result: Report | None) -> None:
-            if result is not None:
-                self._put(result)
-            self._wakeup.set()
-
         return Canary(
             self._service,
             session,
             self._attempts,
-            report=report,
+            report=self._canary_ended,
             spawn=self._spawn,
             now=self._now,
             rand=self._rand,
         )
+
+    def _canary_ended(self, result: Report | None) -> None:
+        if result is not None:
+            self._put(result)
+        self._wakeup.set()
 
     def _put(self, report: Report) -> None:
         if not self._over:  # a canary that ends late must not report about the loop that replaced this one
