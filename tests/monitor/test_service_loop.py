@@ -6,6 +6,7 @@ All of it runs on virtual time, so that every moment is exact: rand is 0.5, whic
 import asyncio
 import json
 import random
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -151,6 +152,24 @@ async def test_the_latency_is_that_of_the_probe_alone() -> None:
         await until(30)
         answers = [report for _, _, report in bench.board.reports if report.latency is not None]
         assert [(round(a.latency or 0, 6), a.held) for a in answers] == [(0.5, False), (0.25, True)]
+
+
+class Details(dict[str, Any]):
+    """Details of which a test can see whether somebody keeps them."""
+
+
+@on_virtual_time
+async def test_no_answer_is_kept_until_the_next() -> None:
+    """Not even the first one of a session: each service would have another set of details in memory."""
+    check = ScriptedCheck(probes=[Observation(details=Details(role="master")) for _ in range(2)])
+    kept = [weakref.ref(seen.details) for seen in check.probes if isinstance(seen, Observation)]
+    async with watching(check) as bench:
+        bench.board.reports.clear()
+        assert bench.it.details == {"role": "master"}
+        assert (kept[0](), len(check.probes)) == (None, 1)
+        await until(16)
+        bench.board.reports.clear()
+        assert (kept[1](), len(check.probes)) == (None, 0)
 
 
 @on_virtual_time

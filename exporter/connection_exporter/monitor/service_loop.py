@@ -122,6 +122,7 @@ class ServiceLoop:
             session.lost.add_done_callback(self._note_loss)
             self._canary = self._canary_over(session)
             self._answered(first, held=False)
+            del first  # its details take up to 0.6 KiB, and would be kept as long as the session
             while True:
                 session = await self._idle(session, self._canary)
                 self._in_attempt = True
