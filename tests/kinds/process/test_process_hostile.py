@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from connection_exporter.core.health import Reason
 from connection_exporter.kinds import load_text
 from connection_exporter.kinds.process import check as process_check
+from connection_exporter.kinds.process import facts as process_facts
 from connection_exporter.kinds.process import table as process_table
 from connection_exporter.kinds.process.files import FileReader
 from connection_exporter.kinds.process.proc import LONGEST_COMMAND, Entry, read_process
@@ -27,6 +29,7 @@ MAIN_THREAD_EXITS = (
     f"import ctypes, threading; threading.Thread(target=lambda: exec({SLEEP!r})).start(); "
     "ctypes.CDLL(None).syscall(60, 0)"
 )
+LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 FORKS = "import os, time\nfor _ in range(300):\n    if os.fork() == 0:\n        break\ntime.sleep(60)"
 
 
@@ -216,6 +219,28 @@ async def test_a_process_whose_main_thread_has_exited_is_alive_however_it_is_fou
         assert isinstance(memory := details["resident_memory_bytes"], int)
         assert memory > 0
         assert details["open_files"]
+
+
+@pytest.mark.skipif(not os.access(LAST_PID, os.W_OK), reason="only root chooses the next process ID")
+@pytest.mark.parametrize("stays_open", [True, False])
+def test_another_process_with_the_same_id_is_not_read(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch, stays_open: bool
+) -> None:
+    """Neither through files that stay open, which belong to the process that has ended, nor through new ones."""
+    monkeypatch.setattr(process_facts, "may_stay_open", lambda _: stays_open)
+    first = processes.start()
+    with closing(process_facts.FactsReader(psutil.Process(first.pid))) as reader:
+        assert reader.read()["pid"] == first.pid
+        first.kill()
+        first.wait()
+        for _ in range(100):
+            LAST_PID.write_text(str(first.pid - 1))
+            if processes.start().pid == first.pid:
+                break
+        else:
+            pytest.skip("other processes start all the time")
+        with pytest.raises(psutil.NoSuchProcess):
+            reader.read()
 
 
 async def test_a_dot_matches_line_breaks_and_bytes_that_are_not_utf_8(processes: Processes) -> None:
