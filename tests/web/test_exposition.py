@@ -260,8 +260,12 @@ class Reference:
             for status in Status:
                 labels = [record.name, record.service.kind, status.value]
                 moves.add_metric(labels, record.transitions_to[status])
-                since = self._board.clock.monotonic() - record.entered if status is record.status else 0.0
-                spent.add_metric(labels, record.seconds_in[status] + since)
+                if status is not record.status:
+                    spent.add_metric(labels, record.seconds_in[status])
+        for record in records:  # the numbers that are others at each scrape come last
+            since = self._board.clock.monotonic() - record.entered
+            labels = [record.name, record.service.kind, record.status.value]
+            spent.add_metric(labels, record.seconds_in[record.status] + since)
         yield moves
         yield spent
 
@@ -644,8 +648,8 @@ def unpacked(answer: Rendering) -> bytes:
     return unpack[answer.coding](answer.body)
 
 
-def by_service(text: bytes) -> dict[str, dict[str, list[str]]]:
-    """Return the lines of each family and service, in their order; that of the services is free."""
+def by_metric(text: bytes) -> dict[str, dict[str, list[str]]]:
+    """Return the lines of each family by their labels other than ``le``; the order of these groups is free."""
     families: dict[str, dict[str, list[str]]] = {}
     family, before = "", ""
     for line in text.decode().splitlines():
@@ -654,11 +658,10 @@ def by_service(text: bytes) -> dict[str, dict[str, list[str]]]:
             assert family not in families, "the lines of a family are together"
             families[family] = {}
         else:
-            found = re.search(r'[,{]name="([^"]*)"', line)
-            name = found[1] if found else ""
-            assert name == before or name not in families[family], "the lines of a service are together"
-            families[family].setdefault(name, []).append(line)
-        before = name if not line.startswith("#") else ""
+            metric = re.sub(r'le="[^"]*",|^[^{]*| [^ ]*$', "", line)
+            assert metric == before or metric not in families[family], "the lines of a histogram are together"
+            families[family].setdefault(metric, []).append(line)
+        before = metric if not line.startswith("#") else ""
     return families
 
 
@@ -680,7 +683,7 @@ async def same_in_each_form(board: Board, exposition: Exposition) -> None:
         for coding in ("gzip", "identity", "zstd"):
             answer = await exposition._render(openmetrics=openmetrics, coding=coding)  # which is not shared
             assert answer.coding == coding
-            assert by_service(unpacked(answer)) == by_service(reference)
+            assert by_metric(unpacked(answer)) == by_metric(reference)
 
 
 def answers(board: Board, names: Sequence[str]) -> None:
@@ -747,7 +750,7 @@ async def test_services_that_change_between_all_scrapes_stay_together(clock: Clo
     exposition = Exposition(board, own_registry())
     for _ in range(3):
         answers(board, board.names)
-        assert by_service(unpacked(await exposition.answer(None, "gzip"))) == by_service(expected(board)[0])
+        assert by_metric(unpacked(await exposition.answer(None, "gzip"))) == by_metric(expected(board)[0])
         cohorts = [[row.record.name for row in cohort.rows] for cohort in exposition._sheet._cohorts]
         assert cohorts == [[*board.names[:200]], [*board.names[200:400]], [*board.names[400:]]]
 
@@ -766,7 +769,7 @@ async def test_services_that_are_alike_are_written_together(clock: Clock) -> Non
 def kept_texts(exposition: Exposition) -> list[Text]:
     """Return the texts that are kept: those of the families that seldom change, and of the others."""
     sheet = exposition._sheet
-    every = [piece for _, pieces in sheet.families(compressed=True) for piece in pieces]
+    every = [piece for _, pieces in sheet.families() for piece in pieces]
     return [piece for piece in every if isinstance(piece, Text)]
 
 

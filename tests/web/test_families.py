@@ -1,26 +1,24 @@
 """Each fast path of the exposition writes what the plain way would."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
-import pytest
 from connection_exporter.config import EXAMPLE
-from connection_exporter.core.health import Event, Reason
 from connection_exporter.kind import Metric, MetricType
 from connection_exporter.kinds import load_text
 from connection_exporter.kinds.registry import build
 from connection_exporter.monitor.board import Board
-from connection_exporter.monitor.record import Histogram, Report
+from connection_exporter.monitor.record import Histogram, Record
 from connection_exporter.net import Network
 from connection_exporter.system.clock import SystemClock
-from connection_exporter.web.families import (
-    STATE_SECONDS,
-    family_of,
-    spent,
-    spent_until,
+from connection_exporter.web.families import family_of
+from connection_exporter.web.samples import (
+    family_of_labelled_counts,
+    family_of_labelled_values,
+    labels_of,
+    number,
+    numbers,
 )
-from connection_exporter.web.samples import label_pairs, number, numbers
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.utils import floatToGoString
@@ -63,20 +61,34 @@ def test_a_number_is_written_as_the_reference_library_does(values: list[float]) 
     assert numbers(values) == expected
 
 
-@pytest.mark.parametrize("events", [(), (Event.BEGUN,), (Event.BEGUN, Event.ANSWERED_GOOD), (Event.STOPPED,)])
-@pytest.mark.parametrize("later", [0.0, 12.25, 5e6])
-def test_the_one_number_that_moves_fits_between_the_lines_that_do_not(
-    events: Iterable[Event], later: float
-) -> None:
-    """In each status, five lines come out as if all had been written."""
-    board = Board(build(load_text(EXAMPLE).services, Network()), SystemClock())
-    for event in events:
-        board.put("redis", Report(event, Reason.REFUSED if event is Event.FAILED else None))
-    record = board.record("redis")
-    now = record.entered + later
-    parts = spent(record, label_pairs(record))
-    record.seconds_in[record.status] += now - record.entered
-    assert spent_until(now, [parts, parts]) == STATE_SECONDS.text([record], [label_pairs(record)]) * 2
+@given(st.lists(st.floats(1e9, 1e10, exclude_max=True) | st.sampled_from(TIMES), min_size=1, max_size=20))
+def test_timestamps_are_written_as_the_reference_library_does(values: list[float]) -> None:
+    """Those of one time together: they begin with the same digit, and few are whole."""
+    assert numbers(values) == [floatToGoString(value) for value in values]  # type: ignore[no-untyped-call,unused-ignore]
+
+
+COUNTS = st.dictionaries(st.sampled_from(["a", "b%s", "%"]), st.integers(0, 2_000_000) | st.floats(0, 9))
+
+
+@given(st.lists(COUNTS, max_size=5), st.sampled_from(["cause", "kin", "reason", "to"]))
+def test_labelled_lines_are_written_as_if_each_was(every: list[dict[str, float]], label: str) -> None:
+    """Both ways: those of numbers that are filled in, and those of counts that are kept."""
+    shown = iter(every * 2)
+    records = [Board(build(load_text(EXAMPLE).services, Network()), SystemClock()).records()[0]] * len(every)
+
+    def read(_: Record) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        values = next(shown)
+        return tuple(values), tuple(values.values())
+
+    pairs = {"name": "database", "kind": "postgresql"}
+    expected = ""
+    for values in every:
+        for key, value in values.items():
+            labels = ",".join(f'{k}="{v}"' for k, v in sorted({**pairs, label: key}.items()))
+            expected += f"connection_it{{{labels}}} {floatToGoString(value)}\n"  # type: ignore[no-untyped-call,unused-ignore]
+    for make in (family_of_labelled_values, family_of_labelled_counts):
+        family = make("connection_it", "It.", MetricType.GAUGE, label, read)
+        assert family.text(records, [labels_of(record) for record in records]) == expected
 
 
 @given(st.lists(st.floats(0, 10), max_size=20), st.integers(0, 10**7), st.sampled_from(["tcp", "a%sb", "%d"]))
@@ -91,7 +103,7 @@ def test_a_histogram_is_written_as_if_each_line_was(values: list[float], more: i
     record.histograms["it"] = histogram
     family = family_of(Metric("connection_it", "It.", MetricType.HISTOGRAM, "it", histogram.bounds))
     name, counts = f'name="{record.name}"', [floatToGoString(count) for count in histogram.cumulative()]  # type: ignore[no-untyped-call,unused-ignore]
-    assert family.text([record], [label_pairs(record)]).splitlines() == [
+    assert family.text([record], [labels_of(record)]).splitlines() == [
         *(
             f'connection_it_bucket{{kind="{kind}",le="{bound}",{name}}} {count}'
             for bound, count in zip(("0.5", "1.0", "5.0", "+Inf"), counts, strict=True)

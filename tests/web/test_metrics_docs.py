@@ -20,7 +20,7 @@ from connection_exporter.net import Network
 from connection_exporter.system.clock import SystemClock
 from connection_exporter.web.families import FAMILIES
 from connection_exporter.web.own_metrics import OwnMetrics
-from connection_exporter.web.samples import label_pairs
+from connection_exporter.web.samples import labels_of
 from prometheus_client.core import Metric as Family
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def exposed() -> set[Notice]:
     labels["connection_state_seconds_total"].add("state")  # written at each scrape
     for record in board.records():
         for family in FAMILIES:
-            labels[family.name] |= labels_in(family.text([record], [label_pairs(record)]))
+            labels[family.name] |= labels_in(family.text([record], [labels_of(record)]))
         for metric in record.service.check.traits.metrics:
             found.add(Notice(metric.name, metric.type.value, frozenset({"name", "kind"})))
     found |= {Notice(family.name, family.type.value, frozenset(labels[family.name])) for family in FAMILIES}

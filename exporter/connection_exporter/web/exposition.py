@@ -70,17 +70,17 @@ class Exposition:
     async def _render(self, *, openmetrics: bool, coding: str) -> Rendering:
         content_type, encode = _FORMATS[openmetrics]
         async with self._turn:  # the variants share the lines
-            pieces = await self._services(openmetrics=openmetrics, compressed=coding == "gzip")
+            pieces = await self._services(openmetrics=openmetrics)
         await asyncio.sleep(0)  # the registry takes half a slice
         pieces.append(encode(self._registry))
         parts = await run_in_pool(lambda: in_parts(CODINGS[coding](pieces)))
         return Rendering(content_type, tuple(parts), coding)
 
-    async def _services(self, *, openmetrics: bool, compressed: bool) -> list[Piece]:
+    async def _services(self, *, openmetrics: bool) -> list[Piece]:
         slices = Slices(self._board)
         await self._sheet.renew(slices)
         pieces: list[Piece] = []
-        for family, texts in self._sheet.families(compressed=compressed):
+        for family, texts in self._sheet.families():
             found = [text for text in texts if text]
             if found:
                 head = header(family, openmetrics=openmetrics)

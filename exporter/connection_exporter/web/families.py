@@ -4,53 +4,23 @@ Docs, rules and dashboards are compared with this list.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
 from connection_exporter.core.health import Status, Verdict
 from connection_exporter.kind import Json, Metric, MetricType, Service
 from connection_exporter.monitor.record import Record
 from connection_exporter.web.samples import (
     Family,
+    Labelled,
     around,
     escape,
     family_of_histograms,
+    family_of_labelled_counts,
     family_of_labelled_values,
+    family_of_lines,
     family_of_values,
-    numbers,
+    pairs_of,
 )
-
-
-class Spent(NamedTuple):
-    """What `STATE_SECONDS` shows of a service: text, the one number that moves by itself, and text.
-
-    That number is ``seconds`` until ``since``, on the board's monotonic clock, and goes on from there.
-    """
-
-    before: str
-    seconds: float
-    since: float
-    after: str
-
-
-def spent(record: Record, labels: str) -> Spent:
-    """Return the parts of the lines of `STATE_SECONDS`."""
-    lines = STATE_SECONDS.text([record], [labels]).splitlines(keepends=True)
-    at = list(record.seconds_in).index(record.status)
-    name, _, _ = lines[at].rpartition(" ")
-    before, after = "".join((*lines[:at], name, " ")), "".join(("\n", *lines[at + 1 :]))
-    return Spent(before, record.seconds_in[record.status], record.entered, after)
-
-
-def spent_until(now: float, services: Sequence[Spent]) -> str:
-    """Return the lines of each service: only one number of five is written, 0.4 us instead of 7.5.
-
-    The exact sum is the one that the board makes at a transition, or a counter could fall by a bit. A status that was
-    entered after ``now`` has got no seconds yet.
-    """
-    before, seconds, since, after = zip(*services, strict=True)
-    moving = [s + (now - at) if now > at else s for s, at in zip(seconds, since, strict=True)]
-    return "".join(chain.from_iterable(zip(before, numbers(moving), after, strict=True)))
 
 
 def family_of(metric: Metric) -> Family:
@@ -70,7 +40,7 @@ def family_of(metric: Metric) -> Family:
 
 
 def _info(service: Service, labels: str) -> str:
-    before, after = around(labels, "critical")
+    before, after = around(pairs_of(labels), "critical")
     critical = f"{before}{'true' if service.policy.critical else 'false'}{after}"
     before, after = around(critical, "address")
     address = escape(service.address)
@@ -98,15 +68,43 @@ def _counter(name: str, text: str, read: _Read, *, measured: bool = False) -> Fa
     return family_of_values(name, text, MetricType.COUNTER, read, measured=measured)
 
 
-_STATES: Final = {at: tuple((s.value, float(s is at)) for s in Status) for at in Status}
+_NONE: Final[Labelled] = (), ()
+_ALL: Final = tuple(s.value for s in Status)
+_STATES: Final = {at: (_ALL, tuple(int(s is at) for s in Status)) for at in Status}
+_OTHERS: Final = {at: tuple(s.value for s in Status if s is not at) for at in Status}
+
+
+def _past(record: Record) -> Labelled:
+    now = record.status
+    return _OTHERS[now], tuple([seconds for s, seconds in record.seconds_in.items() if s is not now])
+
+
+def _bounds(record: Record) -> Labelled:
+    bounds = record.service.detection_bounds
+    return tuple(bounds), tuple(bounds.values())
+
+
+def _failures(record: Record) -> Labelled:
+    if not record.failures_by_reason:
+        return _NONE
+    by_reason = sorted(record.failures_by_reason.items())
+    return tuple([reason for reason, _ in by_reason]), tuple([count for _, count in by_reason])
+
 
 STATE_SECONDS: Final = family_of_labelled_values(
     "connection_state_seconds_total",
     "Seconds spent in each status, as reported.",
     MetricType.COUNTER,
     "state",
-    lambda r: r.seconds_in.items(),
+    _past,
 )
+"""Has no line for the present status, whose number is another one at each scrape: see `in_present_status`."""
+
+
+def in_present_status(labels: str, status: Status) -> str:
+    """Return the labels of that line, of a service with these `labels`."""
+    return f'{{{pairs_of(labels)},state="{status}"}} '
+
 
 FAMILIES: Final = (
     _gauge("connection_up", "Whether the service is healthy; absent while that is unknown.", _up),
@@ -115,7 +113,7 @@ FAMILIES: Final = (
         "Status: 0 unknown, 1 healthy, 2 connecting, 3 unhealthy, 4 disconnected.",
         lambda records: [r.status.code for r in records],
     ),
-    family_of_labelled_values(
+    family_of_labelled_counts(
         "connection_state",
         "Whether the service is in this status.",
         MetricType.GAUGE,
@@ -165,22 +163,22 @@ FAMILIES: Final = (
         "Seconds within which a fault of this sort is noticed.",
         MetricType.GAUGE,
         "event",
-        lambda r: r.service.detection_bounds.items(),
+        _bounds,
         fixed=True,
     ),
-    Family(
+    family_of_lines(
         "connection_info",
         "What is monitored, whether it is critical, and its group.",
         MetricType.GAUGE,
-        lambda records, labels: [_info(r.service, p) for r, p in zip(records, labels, strict=True)],
+        lambda records, labels: [_info(r.service, its) for r, its in zip(records, labels, strict=True)],
         fixed=True,
     ),
-    family_of_labelled_values(
+    family_of_labelled_counts(
         "connection_caused_by",
         "A dependency that explains why the service is not healthy; absent while there is none.",
         MetricType.GAUGE,
         "cause",
-        lambda r: [(cause, 1.0) for cause in r.causes],
+        lambda r: (causes := r.causes, (1,) * len(causes)),
     ),
     _gauge(
         "connection_alert_announced",
@@ -198,12 +196,12 @@ FAMILIES: Final = (
         "Checks that ended without a good answer.",
         lambda records: [r.check_failures for r in records],
     ),
-    family_of_labelled_values(
+    family_of_labelled_counts(
         "connection_check_failures_by_reason_total",
         "Checks that ended without a good answer, by reason.",
         MetricType.COUNTER,
         "reason",
-        lambda r: sorted(r.failures_by_reason.items()),
+        _failures,
     ),
     _counter(
         "connection_sessions_total", "Sessions that came up.", lambda records: [r.sessions for r in records]
@@ -218,12 +216,12 @@ FAMILIES: Final = (
         "Times the service stopped being healthy for longer than a reconnect.",
         lambda records: [r.outages for r in records],
     ),
-    family_of_labelled_values(
+    family_of_labelled_counts(
         "connection_transitions_total",
         "Changes of status, by the status that was entered.",
         MetricType.COUNTER,
         "to",
-        lambda r: r.transitions_to.items(),
+        lambda r: (_ALL, tuple(r.transitions_to.values())),
     ),
     STATE_SECONDS,
     family_of_histograms(
