@@ -112,6 +112,10 @@ class PacedReader:
     def discard(self) -> None:
         """Parse nothing more. What waits for the end of parsing happens now."""
         self._discarded = True
+        self._parse, self._slice_size = (
+            _parse_nothing,
+            int,
+        )  # their owner is freed without the garbage collector
         self._pending.clear()
         self._run_ends()
 
@@ -204,6 +208,10 @@ class PacedProtocol(asyncio.Protocol):
         It is called when the other end sends nothing more, and again when the connection is gone.
         """
         raise NotImplementedError
+
+
+def _parse_nothing(_: bytes) -> None:
+    """Parse what comes to a reader that is discarded."""
 
 
 def raw_transport(transport: asyncio.BaseTransport) -> asyncio.Transport:

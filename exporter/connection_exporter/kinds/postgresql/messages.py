@@ -70,12 +70,10 @@ def malformed(what: str) -> Violation:
 class MessageSplitter:
     """Splits a stream of bytes into messages: a type, a length that counts itself, and a body.
 
-    ``handle`` takes the type and the body of each. `feed` raises `Violation`, and whatever ``handle`` raises; the
-    splitter must not be used after that.
+    `feed` raises `Violation`, and whatever ``handle`` raises; the splitter must not be used after that.
     """
 
-    def __init__(self, handle: Callable[[int, bytes], None]) -> None:
-        self._handle = handle
+    def __init__(self) -> None:
         self._partial = bytearray()
         self._needed = _HEADER.size
         self._limit = LOGIN
@@ -96,9 +94,10 @@ class MessageSplitter:
         """Whether nothing has come in this phase."""
         return self._messages == self._limit.messages and not self._partial
 
-    def feed(self, data: bytes) -> int:
+    def feed(self, data: bytes, handle: Callable[[int, bytes], None]) -> int:
         """Take the next bytes, up to a ReadyForQuery, and handle each message that is complete with them.
 
+        ``handle`` takes the type and the body of a message. A splitter that kept it would keep its own owner in memory.
         Return how many bytes were taken: all of them, unless more follow a ReadyForQuery.
         """
         before = len(self._partial)
@@ -126,7 +125,7 @@ class MessageSplitter:
                 break
             self._messages -= 1
             self._size -= 1 + length
-            self._handle(kind, data[at + _HEADER.size : after])
+            handle(kind, data[at + _HEADER.size : after])
             at = after
             if kind == READY:
                 return at - before

@@ -43,7 +43,7 @@ class Wire(PacedProtocol):
         self.parameters: dict[str, str] = {}
         """What the server reports of itself (ParameterStatus), as it is now."""
         self._where = where
-        self._messages = MessageSplitter(self._take)
+        self._messages = MessageSplitter()
         super().__init__(pacer)
         self._ended: Exception | None = None
         self._started = False
@@ -169,13 +169,13 @@ class Wire(PacedProtocol):
     def _parse_to_ready(self, data: bytes) -> int:
         """Parse ``data``, up to the end of an answer; return how many bytes were parsed. Raises `Violation`."""
         if not (self._unanswered and self._messages.is_at_start):
-            return self._messages.feed(data)
+            return self._messages.feed(data, self._take)
         question = self._unanswered[0]
         size = question.repeated_by(data)
         if size:
             self._finish(question)
             return size
-        size = self._messages.feed(data)
+        size = self._messages.feed(data, self._take)
         if question not in self._unanswered:  # the whole answer is in this read
             question.keep(data[:size])
         return size
