@@ -106,7 +106,8 @@ class PostgresqlSession:
     async def probe(self) -> Observation:
         """Execute the query and the query for depth, in one round trip. Raises `Failure` when the session is gone."""
         depth = self._depth
-        await (self._wire.ask(self._query) if depth is None else self._wire.ask(self._query, depth))
+        questions = (self._query,) if depth is None else (self._query, depth)
+        await self._wire.ask(*questions)
         answer = self._query.answer
         if answer.error is not None and self._config.pooler and answer.error.state in _REFUSES_SET:
             answer = await self._ask_plainly(answer)
