@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry, Histogram, disable_created_metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
 
 from connection_exporter import __version__
 from connection_exporter.alerting.push import Deliveries
 from connection_exporter.config.shard import WHOLE, Shard
 from connection_exporter.monitor.board import Board
 from connection_exporter.system.wakeup import until_next
+from connection_exporter.web.process_metrics import ProcessMetrics
 
 _LAG_EVERY: Final = 0.5
 _LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -54,7 +54,7 @@ class OwnMetrics:
         )
         self.registry.register(self)
         PlatformCollector(registry=self.registry)
-        ProcessCollector(registry=self.registry)
+        self.registry.register(ProcessMetrics())
         GCCollector(registry=self.registry)
 
     def reloaded(self, *, successful: bool) -> None:
