@@ -25,8 +25,10 @@ _SLICE_OF_RECORD: Final = 64 * 1024
 _SLICE_OF_HANDSHAKE: Final = 16 * 1024
 """Bytes that one step of the handshake is given: more than a usual chain of certificates."""
 
-_FEW: Final = 16
-"""Records that are decrypted at once, although they are longer than a slice: one large answer, in a record or some."""
+_FEW_RECORDS: Final = 16
+_FEW_BYTES: Final = 8 * 1024
+"""What is decrypted at once although it is longer than a slice: one large answer, in a record or some. A server may
+send session tickets instead: the 390 in 8 KiB take 5 ms."""
 
 _RECORD_HEADER: Final = struct.Struct(">xxxH")  # type, version, length (RFC 8446, section 5.1)
 _READ: Final = 64 * 1024
@@ -232,11 +234,11 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
         self._record_left = max(at - len(data), 0)
 
     def _has_few_records(self, data: bytes) -> bool:
-        """Return whether ``data`` has `_FEW` records at most and is no longer than `_SLICE_OF_RECORD`."""
+        """Return whether ``data`` has `_FEW_RECORDS` and `_FEW_BYTES` at most."""
         at, last = self._record_left, len(data) - _RECORD_HEADER.size
-        for _ in range(_FEW):
+        for _ in range(_FEW_RECORDS):
             if at > last:
-                return not self._header and len(data) <= _SLICE_OF_RECORD
+                return not self._header and len(data) <= _FEW_BYTES
             (length,) = _RECORD_HEADER.unpack_from(data, at)
             at += _RECORD_HEADER.size + length
         return False
