@@ -25,6 +25,7 @@ class HttpConnection(PacedProtocol):
         self.link: Link  # set by `open`
         self.exchanges = 0
         self._where = where
+        self._loop = asyncio.get_running_loop()  # which takes a system call each time before Python 3.12
         super().__init__(pacer)
         self._parser: ResponseParser | None = None
         self._answered: asyncio.Future[None] | None = None
@@ -61,7 +62,7 @@ class HttpConnection(PacedProtocol):
         parser = self._parser = ResponseParser(
             self._where, body_limit=body_limit, bodyless=bodyless, known=known
         )
-        answered = self._answered = asyncio.get_running_loop().create_future()
+        answered = self._answered = self._loop.create_future()
         if not self.transport.is_closing():  # uvloop raises RuntimeError
             self.transport.write(request)
         try:
