@@ -5,9 +5,9 @@ what it returns is checked here, for the service's loop and its canary alike.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure, Observation, Service, Session
@@ -17,12 +17,10 @@ from connection_exporter.system.log import get_logger
 CLOSE_WITHIN: Final = 5.0
 """Seconds in which a check has to close a connection; it is abandoned afterwards."""
 
-_T = TypeVar("_T")
-
 log = get_logger(__name__)
 
-Result = tuple[Observation, float]
-"""What a probe observed, and its latency in seconds."""
+Result = tuple[Session, Observation, float]
+"""A session, what it observed, and the latency in seconds."""
 
 
 class Held:
@@ -64,18 +62,33 @@ class Attempts:
         self._now = now
         self._deadline = deadlines.after(service.policy.timeout)
 
-    async def connect(self, connection: Held) -> tuple[Session, Result]:
-        """Connect and probe under one deadline; ``connection`` then owns the session. Raises `Failure`."""
-        return await self._within_deadline(self._connect(connection), this_task())
+    async def make(
+        self, task: "asyncio.Task[Any]", connection: Held, session: Session | None = None
+    ) -> Result:
+        """Probe ``session``. Without one, connect before: ``connection`` then owns the session.
 
-    async def probe(self, session: Session, task: "asyncio.Task[Any]") -> Result:
-        """Probe a held session under the deadline. Raises `Failure`.
-
-        ``task`` is the one that runs. To ask for it takes a system call before Python 3.12.
+        One deadline is for all of it. Raises `Failure`, which names what was waited for. ``task`` is the one that runs:
+        to ask for it takes a system call before Python 3.12.
         """
-        began = self._now()
-        observation = await self._within_deadline(session.probe(), task)
-        return _valid(observation), self._now() - began
+        deadline = self._deadline
+        deadline.begin(task)
+        try:
+            if session is None:
+                session = await connection.enter(self._service.check.connect())
+            began = self._now()
+            observation = await session.probe()
+            return session, _valid(observation), self._now() - began
+        except (asyncio.CancelledError, TimeoutError) as error:  # some checks make one of the other
+            if not deadline.has_passed(task) or task.cancelling() > 1:
+                raise
+            silent = f"{self._service.address}: no answer within {deadline.seconds:g} s"
+            raise waited_for(error) or Failure(Reason.TIMEOUT, silent) from None
+        except Failure as failure:
+            raise valid_failure(failure) from failure.__cause__
+        finally:
+            deadline.end(task)
+            if task.cancelling():  # also if the check has swallowed it
+                raise asyncio.CancelledError
 
     async def close(self, connection: Held) -> None:
         """Close what ``connection`` owns, within `CLOSE_WITHIN` seconds, whatever the check raises."""
@@ -89,30 +102,6 @@ class Attempts:
             else:
                 log.debug("close_failed", name=self._service.name, error=type(error).__name__)
         raise_if_cancelled()
-
-    async def _connect(self, connection: Held) -> tuple[Session, Result]:
-        session = await connection.enter(self._service.check.connect())
-        began = self._now()
-        observation = await session.probe()
-        return session, (_valid(observation), self._now() - began)
-
-    async def _within_deadline(self, attempt: Awaitable[_T], task: "asyncio.Task[Any]") -> _T:
-        """Await ``attempt`` for at most ``timeout``. Raises `Failure`, which names what was waited for."""
-        deadline = self._deadline
-        deadline.begin(task)
-        try:
-            return await attempt
-        except (asyncio.CancelledError, TimeoutError) as error:  # some checks make one of the other
-            if not deadline.has_passed(task) or task.cancelling() > 1:
-                raise
-            silent = f"{self._service.address}: no answer within {deadline.seconds:g} s"
-            raise waited_for(error) or Failure(Reason.TIMEOUT, silent) from None
-        except Failure as failure:
-            raise valid_failure(failure) from failure.__cause__
-        finally:
-            deadline.end(task)
-            if task.cancelling():  # also if the check has swallowed it
-                raise asyncio.CancelledError
 
 
 def this_task() -> "asyncio.Task[Any]":

@@ -9,6 +9,8 @@ from collections import deque
 from math import ceil, floor
 from typing import Final
 
+from connection_exporter.system.wakeup import TICK
+
 _SIZE: Final = 25
 """Checks of a batch, if all services have the same interval. Twice as many would save a tenth of the CPU, and half as
 many cost a fifth more."""
@@ -57,15 +59,15 @@ class Batches:
         slots = max(ceil(rand * self.slots), 1)
         return self.slot_until(now, interval) + slots * interval / self.slots
 
-    def join(self, slot: float, seconds: float, address: str, waiter: "asyncio.Future[bool]") -> None:
-        """Call `wake` at the beginning of a slot, which is ``seconds`` from now, unless ``waiter`` is done by then.
+    def join(self, slot: float, now: float, address: str, waiter: "asyncio.Future[bool]") -> None:
+        """Call `wake` at the beginning of a slot, unless ``waiter`` is done by then.
 
         All services of a slot share one timer.
         """
         due = self._due.get(slot)
         if due is None:
             due = self._due[slot] = []
-            waiter.get_loop().call_later(seconds, self._begin_slot, slot, due)
+            waiter.get_loop().call_later(slot - now + TICK, self._begin_slot, slot, due)
         while due and due[-1][1].done():  # a service joins again after each canary and each forced check
             due.pop()
         due.append((address, waiter))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from connection_exporter.core.health import Event, Reason
 from connection_exporter.core.retry import backoff
 from connection_exporter.kind import Failure, Service, Session
-from connection_exporter.monitor.attempt import Attempts, Held, origin, raise_if_cancelled
+from connection_exporter.monitor.attempt import Attempts, Held, origin, raise_if_cancelled, this_task
 from connection_exporter.monitor.details import presentable
 from connection_exporter.monitor.record import Report
 from connection_exporter.system.log import get_logger
@@ -86,7 +86,7 @@ class Canary:
         fresh = Held()
         verdict: Report | None = Report(Event.CANARY_GOOD)
         try:
-            fresh_session, (observation, _) = await self._attempts.connect(fresh)
+            fresh_session, observation, _ = await self._attempts.make(this_task(), fresh)
             if observation.reason is not None:
                 verdict = _bad(observation.reason, observation.message)
             elif (

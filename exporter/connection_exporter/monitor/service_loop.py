@@ -29,7 +29,7 @@ from connection_exporter.monitor.lookout import NEVER, look_out
 from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Report
 from connection_exporter.system.log import get_logger
-from connection_exporter.system.wakeup import TICK, Wakeup
+from connection_exporter.system.wakeup import Wakeup
 
 log = get_logger(__name__)
 
@@ -117,7 +117,8 @@ class ServiceLoop:
         try:
             self._in_attempt = True
             await self._limiter.turn()
-            session, first = await self._attempts.connect(self._held)
+            first = await self._attempts.make(task, self._held)
+            session = first[0]
             self._session_since = self._now()
             session.lost.add_done_callback(self._note_loss)
             self._canary = self._canary_over(session)
@@ -126,7 +127,7 @@ class ServiceLoop:
             while (held := await self._idle(session, self._canary)) is not None:
                 session = held
                 self._in_attempt = True
-                self._answered(await self._attempts.probe(session, task), held=True)
+                self._answered(await self._attempts.make(task, self._held, session), held=True)
         except Failure as failure:
             self._ended(failure)
             self._end_session()
@@ -148,6 +149,14 @@ class ServiceLoop:
         and this is not a loss.
         """
         while True:
+            if canary.due < self._planned:
+                await self._wakeup.wait(canary.due - self._now())
+            elif self._in_batch:  # it was its turn, but the timer was early
+                await self._wakeup.wait(self._planned - self._now())
+            else:
+                turn = self._wakeup.waiter(self._loop)
+                self._batches.join(self._planned, self._now(), self._address, turn)
+                self._in_batch = await turn
             if canary.successor is not None:
                 session.lost.remove_done_callback(self._note_loss)
                 old, (session, self._held) = self._held, canary.take_successor()
@@ -162,14 +171,6 @@ class ServiceLoop:
                 return session
             if now >= canary.due:
                 canary.start()
-            if canary.due < self._planned:
-                await self._wakeup.wait(canary.due - now)
-            elif self._in_batch:  # it was its turn, but the timer was early
-                await self._wakeup.wait(self._planned - now)
-            else:
-                turn = self._wakeup.waiter(self._loop)
-                self._batches.join(self._planned, self._planned - now + TICK, self._address, turn)
-                self._in_batch = await turn
 
     def _note_loss(self, lost: "asyncio.Future[Failure]") -> None:
         """Report the loss of an idle session now, as 1,000 may be lost; its loop closes it when it is its turn."""
@@ -196,7 +197,7 @@ class ServiceLoop:
                     break
 
     def _answered(self, result: Result, *, held: bool) -> None:
-        observation, latency = result
+        _, observation, latency = result
         reason, message = observation.reason, observation.message
         limit = self._policy.max_latency
         if reason is None and limit is not None and latency > limit:
@@ -209,7 +210,7 @@ class ServiceLoop:
         self._plan_probe()
         event = Event.ANSWERED_GOOD if reason is None else Event.ANSWERED_BAD
         self._put(Report(event, reason, message, observation, latency, held, self._planned))
-        if self._canary is not None and observation.fresh and held and reason is None:
+        if observation.fresh and held and reason is None and self._canary is not None:
             self._canary.passed()
         self._end_attempt()
 
