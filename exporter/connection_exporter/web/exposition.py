@@ -80,12 +80,11 @@ class Exposition:
         slices = Slices(self._board)
         await self._sheet.renew(slices)
         pieces: list[Piece] = []
-        for family, texts in self._sheet.families():
-            found = [text for text in texts if text]
-            if found:
+        for family, lines in self._sheet.families():
+            if lines:
                 head = header(family, openmetrics=openmetrics)
-                pieces.append(self._kept_head(head) if isinstance(found[0], Text) else head)
-                pieces += found
+                pieces.append(self._kept_head(head) if isinstance(lines[0], Text) else head)
+                pieces += lines
             await slices.pause_if_due()
         return pieces
 

@@ -6,7 +6,7 @@ what is measured. This module does not know how lines are sent.
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import chain, repeat
+from itertools import repeat
 from operator import add, is_, sub
 from typing import Any, Final
 
@@ -54,15 +54,14 @@ class Sheet:
             await block.renew(self._board, slices)
         await self._renew_cohorts(slices)
 
-    def families(self) -> Iterator[tuple[Family, Iterator[Piece]]]:
-        """Yield each family with its lines in pieces, some of which are empty."""
+    def families(self) -> Iterator[tuple[Family, list[Piece]]]:
+        """Yield each family with its lines in pieces."""
         for family in self._families.values():
             parts: Sequence[_Block | _Cohort] = self._cohorts if family.measured else self._blocks
-            pieces = (part.texts.get(family.name, b"") for part in parts)
+            pieces = [piece for part in parts if (piece := part.texts.get(family.name))]
             if family is STATE_SECONDS:
-                yield family, chain(pieces, (block.seconds for block in self._blocks))
-            else:
-                yield family, pieces
+                pieces += [block.seconds for block in self._blocks]
+            yield family, pieces
 
     async def _arrange(self, records: list[Record], slices: Slices) -> None:
         """Begin anew, with these services."""
@@ -157,10 +156,10 @@ class _Block:
         for start in range(0, len(stale), _TOGETHER):
             self._look(stale[start : start + _TOGETHER])
             await slices.pause_if_due()
-        self._look(self._stale())  # few have changed since
-        self._write_seconds(
-            board.clock.monotonic()
-        )  # of a status that has ended, no later second must be shown
+        if stale:
+            self._look(self._stale())  # few have changed during the pauses
+        now = board.clock.monotonic()  # not before: of a status that has ended, no later second must be shown
+        self._write_seconds(now)
         await slices.pause_if_due()
         for family in (*_LASTING, *_FIXED):
             if family.name not in self.texts:
