@@ -12,7 +12,7 @@ from connection_exporter.net import Network
 from connection_exporter.system.clock import SystemClock
 
 SERVICES = 200
-LIMIT = 7.0
+LIMIT = 6.0
 """KiB of a service. It was 6 to 54 while each one had its own set of statuses, index of secrets, and default models."""
 
 CONFIGS: dict[str, dict[str, object]] = {
