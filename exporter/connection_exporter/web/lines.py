@@ -13,7 +13,7 @@ from typing import Any, Final
 from connection_exporter.kind import Metric, MetricType, Service
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Record
-from connection_exporter.web.coding import Piece, kept
+from connection_exporter.web.coding import Compressor, Piece, kept
 from connection_exporter.web.families import FAMILIES, STATE_SECONDS, family_of, in_present_status
 from connection_exporter.web.rendering import Slices
 from connection_exporter.web.samples import Family, labels_of, numbers, samples
@@ -45,14 +45,14 @@ class Sheet:
         self._blocks: list[_Block] = []
         self._cohorts: list[_Cohort] = []
 
-    async def renew(self, slices: Slices) -> None:
-        """Bring the lines up to date."""
+    async def renew(self, slices: Slices, compressor: Compressor | None = None) -> None:
+        """Bring the lines up to date. ``compressor`` compresses what is kept, if the response will be compressed."""
         records = self._board.records()
         if len(records) != len(self._records) or not all(map(is_, records, self._records)):
             await self._arrange(records, slices)
         for block in self._blocks:
-            await block.renew(self._board, slices)
-        await self._renew_cohorts(slices)
+            await block.renew(self._board, slices, compressor)
+        await self._renew_cohorts(slices, compressor)
 
     def families(self) -> Iterator[tuple[Family, list[Piece]]]:
         """Yield each family with its lines in pieces."""
@@ -74,7 +74,7 @@ class Sheet:
         self._blocks = [_Block(rows[start : start + _MOST]) for start in range(0, len(rows), _MOST)]
         self._cohorts = [_Cohort(rows)]
 
-    async def _renew_cohorts(self, slices: Slices) -> None:
+    async def _renew_cohorts(self, slices: Slices, compressor: Compressor | None) -> None:
         """Write the lines of the services that have changed, and of those that they leave in too small a cohort."""
         cohorts: list[_Cohort] = []
         moving: list[_Row] = []
@@ -96,7 +96,7 @@ class Sheet:
         for cohort in cohorts:
             if not cohort.texts:
                 await slices.pause_if_due()
-                await cohort.write(slices)
+                await cohort.write(slices, compressor)
         self._cohorts = cohorts  # at the end, so that nothing is lost if this is cancelled
 
 
@@ -150,7 +150,7 @@ class _Block:
         self._present = [""] * len(rows)
         self._before, self._since = [0.0] * len(rows), [0.0] * len(rows)
 
-    async def renew(self, board: Board, slices: Slices) -> None:
+    async def renew(self, board: Board, slices: Slices, compressor: Compressor | None) -> None:
         """Bring the lines up to date."""
         stale = self._stale()
         for start in range(0, len(stale), _TOGETHER):
@@ -165,7 +165,7 @@ class _Block:
             if family.name not in self.texts:
                 shown = self._shown.get(family.name) or family.read(self._records, self._labels)
                 text = family.write(shown, self._labels).encode()
-                self.texts[family.name] = text if len(self._rows) < _FEW else kept(text)
+                self.texts[family.name] = text if len(self._rows) < _FEW else kept(text, compressor)
                 await slices.pause_if_due()
 
     def _stale(self) -> list[int]:
@@ -238,7 +238,7 @@ class _Cohort:
         versions = zip(self.rows, self._versions, strict=True)
         return [row for row, version in versions if row.record.version == version]
 
-    async def write(self, slices: Slices) -> None:
+    async def write(self, slices: Slices, compressor: Compressor | None) -> None:
         """Write the lines."""
         self._versions = [row.version for row in self.rows]
         texts: dict[str, list[str]] = {}
@@ -247,11 +247,14 @@ class _Cohort:
             for family in families:
                 step = _HISTOGRAMS if family.type is MetricType.HISTOGRAM else _MOST
                 for start in range(0, len(rows), step):
-                    text = family.text(records[start : start + step], labels[start : start + step])
-                    texts.setdefault(family.name, []).append(text)
+                    part = family.text(records[start : start + step], labels[start : start + step])
+                    texts.setdefault(family.name, []).append(part)
                     await slices.pause_if_due()
-        keep = kept if len(self.rows) >= _FEW else bytes  # fewer will be written anew at the next scrape
-        self.texts = {name: keep("".join(parts).encode()) for name, parts in texts.items()}
+        is_kept = len(self.rows) >= _FEW  # fewer will be written anew at the next scrape
+        for name, parts in texts.items():
+            text = "".join(parts).encode()
+            self.texts[name] = kept(text, compressor) if is_kept else text
+            await slices.pause_if_due()
 
     def _families(self) -> Iterator[tuple[tuple[Family, ...], list[_Row]]]:
         """Yield families, and the services that have each. Several kinds may have the same family."""
