@@ -17,7 +17,7 @@ from connection_exporter.kinds.process import check as process_check
 from connection_exporter.kinds.process import facts as process_facts
 from connection_exporter.kinds.process import table as process_table
 from connection_exporter.kinds.process.files import FileReader
-from connection_exporter.kinds.process.proc import LONGEST_COMMAND, Entry, read_process
+from connection_exporter.kinds.process.proc import LONGEST_COMMAND, TICKS, Entry, read_process
 from connection_exporter.kinds.process.table import Criterion, ProcessTable, named, with_command
 from connection_exporter.kinds.registry import build
 from connection_exporter.net import Network
@@ -233,6 +233,7 @@ def test_another_process_with_the_same_id_is_not_read(
         assert reader.read()["pid"] == first.pid
         first.kill()
         first.wait()
+        time.sleep(2 / TICKS)  # they are told apart by their start, which the kernel gives in ticks
         for _ in range(100):
             LAST_PID.write_text(str(first.pid - 1))
             if processes.start().pid == first.pid:
