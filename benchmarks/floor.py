@@ -14,15 +14,14 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import uvloop
 
 from benchmarks.figures import Figure, middle
 from benchmarks.per_check import running_servers
+from benchmarks.processes import ENVIRONMENT
 
 _SECONDS: Final = 5.0
 _UPGRADE: Final = (
@@ -36,10 +35,26 @@ _REQUESTS: Final[Mapping[str, tuple[bytes, bytes]]] = {
 }
 """What is sent once, and at each check: PING, a GET, and a ping frame."""
 
-_LIBRARIES: Final = (
-    *("asyncio", "ssl", "logging", "json", "uvloop", "httptools", "uvicorn.protocols.http.httptools_impl"),
-    *("pydantic", "yaml", "prometheus_client.openmetrics.exposition", "isal.igzip", "re2", "idna"),
-)
+_VALIDATE: Final = """
+import gc
+gc.disable()  # as the exporter does while it starts
+import argparse, yaml
+from pydantic import BaseModel, Field, SecretStr
+class Model(BaseModel):
+    key: int = Field(1, ge=0)
+    secret: SecretStr | None = None
+Model(key=1)
+"""
+"""What `validate` needs of Python and others. To import pydantic alone loads nothing: half of it comes with a model."""
+
+_SERVE: Final = f"""{_VALIDATE}
+import asyncio, json, logging, ssl
+import prometheus_client.openmetrics.exposition, starlette.applications, uvicorn.protocols.http.httptools_impl
+try:
+    import uvloop, isal.igzip
+except ImportError:  # not on every platform
+    pass
+"""
 """What `serve` with one http service needs of Python and others."""
 
 
@@ -64,10 +79,12 @@ async def measure(folder: Path, *, rounds: int) -> AsyncIterator[Figure]:
         yield Figure("floor: check of a process, 200 in 8 batches a second", middle(took), "us")
     took = [await _notice(1000) for _ in range(rounds)]
     yield Figure("floor: all of 1000 cut at once, the last noticed after", middle(took), "ms")
-    took = [await _run("memory") for _ in range(rounds)]
-    yield Figure("floor: memory of the libraries alone", middle(took), "MiB")
-    took = [await _run("imports") for _ in range(rounds)]
-    yield Figure("floor: CPU to import what `validate` needs of the libraries", middle(took), "ms")
+    validates = [await _imports(_VALIDATE) for _ in range(rounds)]
+    serves = [await _imports(_SERVE) for _ in range(rounds)]
+    yield Figure("floor: memory of the libraries alone", middle(resident for resident, _ in serves), "MiB")
+    for command, took_both in (("validate", validates), ("serve", serves)):
+        name = f"floor: CPU to import what `{command}` needs of the libraries"
+        yield Figure(name, middle(cpu for _, cpu in took_both), "ms")
 
 
 async def _run(*arguments: object) -> float:
@@ -79,6 +96,19 @@ async def _run(*arguments: object) -> float:
 async def _start(*arguments: object) -> asyncio.subprocess.Process:
     command = [sys.executable, "-m", "benchmarks.floor", *map(str, arguments)]
     return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+
+
+async def _imports(program: str) -> tuple[float, float]:
+    """Return the MiB and the milliseconds of CPU of an interpreter that only runs ``program``."""
+    tell = "import time; print(*open('/proc/self/statm').read().split()[1:2], time.process_time())"
+    bare = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", f"{program}\n{tell}"),
+        stdout=asyncio.subprocess.PIPE,
+        env={**ENVIRONMENT, "PYDANTIC_DISABLE_PLUGINS": "__all__"},  # as the exporter sets it
+    )
+    output, _ = await bare.communicate()
+    pages, cpu = map(float, output.split())
+    return pages * resource.getpagesize() / 2**20, cpu * 1e3
 
 
 async def _notice(count: int) -> float:
@@ -181,27 +211,10 @@ async def _noticed(port: str, count: str) -> float:
     return time.monotonic()
 
 
-async def _memory() -> float:
-    for name in _LIBRARIES:
-        with suppress(ImportError):  # not on every platform
-            __import__(name)
-    return psutil.Process().memory_info().rss / 2**20
-
-
-async def _imports() -> float:
-    command = [sys.executable, "-c", "import argparse, logging, json, ssl, yaml, pydantic, re2"]
-    before = os.times()
-    await (await asyncio.create_subprocess_exec(*command)).wait()
-    after = os.times()
-    return (after.children_user + after.children_system - before.children_user - before.children_system) * 1e3
-
-
 _WORKS: Final[Mapping[str, Callable[..., Coroutine[Any, Any, float]]]] = {
     "checks": _checks,
     "process": _process,
     "notice": _noticed,
-    "memory": _memory,
-    "imports": _imports,
 }
 
 if __name__ == "__main__":
