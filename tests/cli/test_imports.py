@@ -22,7 +22,15 @@ RARELY_NEEDED = {
     "connection_exporter.config.web_file",
     "connection_exporter.net.server_context",
     "connection_exporter.runtime.history",
-    *("html", "http.cookiejar", "httptools", "re2", "sqlite3", "urllib.request"),
+    *(
+        "html",
+        "http.cookiejar",
+        "httptools",
+        "pydantic.functional_serializers",
+        "re2",
+        "sqlite3",
+        "urllib.request",
+    ),
 }
 """Modules that only features need which these configs do not use."""
 
