@@ -10,7 +10,6 @@ import random
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ from support.virtual_time import VirtualClock, on_virtual_time
 
 START = 1000.0
 POLICY = Policy(interval=30, timeout=5, retries=3, retry_delay=5, max_retry_delay=30, canary=None)
-WITH_CANARY = replace(POLICY, canary=60)
+WITH_CANARY = POLICY._replace(canary=60)
 
 
 class Bench:
@@ -187,7 +186,7 @@ async def test_bad_answers_are_asked_again_early_then_on_the_interval() -> None:
 async def test_an_answer_slower_than_max_latency_is_bad() -> None:
     """With the reason slow, and the time it took; at the limit it is still good."""
     check = ScriptedCheck(probes=[GOOD, after(3), after(2)])
-    async with watching(check, replace(POLICY, max_latency=2)) as bench:
+    async with watching(check, POLICY._replace(max_latency=2)) as bench:
         await until(18)
         assert bench.it.status is Status.UNHEALTHY
         assert (bench.last.event, bench.last.reason) == (Event.ANSWERED_BAD, Reason.SLOW)
@@ -200,7 +199,7 @@ async def test_an_answer_slower_than_max_latency_is_bad() -> None:
 async def test_a_bad_answer_keeps_its_own_reason_however_slow() -> None:
     """What was wrong says more than how long it took."""
     check = ScriptedCheck(probes=[after(3, BAD)])
-    async with watching(check, replace(POLICY, max_latency=2)) as bench:
+    async with watching(check, POLICY._replace(max_latency=2)) as bench:
         await until(4)
         assert bench.last.reason is Reason.EXPECT
 
@@ -681,7 +680,7 @@ async def test_a_canary_that_gets_a_bad_answer_is_bad() -> None:
 @on_virtual_time
 async def test_a_canary_that_times_out_is_bad_and_holds_up_no_probe() -> None:
     """The probe at 75 s comes while the canary of 72 s still waits."""
-    async with watching(ScriptedCheck(connects=[GOOD, hang]), replace(WITH_CANARY, canary=72)) as bench:
+    async with watching(ScriptedCheck(connects=[GOOD, hang]), WITH_CANARY._replace(canary=72)) as bench:
         await until(80)
         assert bench.times(Event.CANARY_BAD) == [77]
         assert bench.probed() == [0, 15, 45, 75]
@@ -786,7 +785,7 @@ async def test_a_move_while_the_old_link_breaks_under_a_probe_leaves_nothing_ope
     """The canary's connection was ready to take over; the loss comes first, and both are closed."""
     check = ScriptedCheck(connects=[GOOD, after(2)], probes=[GOOD, GOOD, GOOD, after(4, EOF)])
     check.peer, check.addresses = "10.0.0.1", frozenset({"10.0.0.1"})
-    async with watching(check, replace(WITH_CANARY, canary=74)) as bench:
+    async with watching(check, WITH_CANARY._replace(canary=74)) as bench:
         await until(50)
         check.peer, check.addresses = "10.0.0.2", frozenset({"10.0.0.2"})
         await until(78)
@@ -813,7 +812,7 @@ async def test_a_probe_over_a_new_connection_counts_as_a_canary() -> None:
     """It is counted as one, and puts the next off by a period; after bad ones too."""
     fresh = Observation(fresh=True)
     check = ScriptedCheck(connects=[GOOD, REFUSED], probes=[GOOD, GOOD, GOOD, fresh], holds_session=False)
-    async with watching(check, replace(WITH_CANARY, canary=74)) as bench:
+    async with watching(check, WITH_CANARY._replace(canary=74)) as bench:
         await until(76)
         assert [t.status for t in bench.it.transitions][:2] == [Status.HEALTHY, Status.UNHEALTHY]
         assert bench.times(Event.CANARY_GOOD) == [75]

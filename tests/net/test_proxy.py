@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from connection_exporter.core.health import Reason
@@ -48,7 +48,7 @@ async def tunnel(
     port: int, *, host: str = "127.0.0.1", seconds: float = 5, to: int = 1, tls: TlsOptions | None = None
 ) -> Tunnel | Failure:
     """Return the tunnel, or why there is none, as an attempt would report it."""
-    server = replace(proxy(port, host=host), tls=tls)
+    server = proxy(port, host=host)._replace(tls=tls)
     opened = await outcome(server.tunnel(Network(), "127.0.0.1", to, Collector, None), timeout=seconds)
     return opened if isinstance(opened, Failure) else Tunnel(*opened)
 

@@ -5,10 +5,9 @@ service is healthy, whatever happens to its dependencies.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from connection_exporter.core.health import Status
 
@@ -28,8 +27,7 @@ ALERT_NAME: Final = "ConnectionDown"
 SOURCE: Final = "connection-exporter"
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(NamedTuple):
     """An alert that is open, or that ended at ``ended_at``. Times are in seconds since the epoch."""
 
     labels: Mapping[str, str]
@@ -74,13 +72,13 @@ class Ledger:
     def describe(self, name: str, annotations: Mapping[str, str]) -> bool:
         """Give an open alert another text, and return whether it has changed. Its labels are its identity and stay."""
         known = self._alerts[name]
-        self._alerts[name] = replace(known, annotations=annotations)
+        self._alerts[name] = known._replace(annotations=annotations)
         return annotations != known.annotations
 
     def close(self, name: str, now: float) -> None:
         """End an open alert: its service is healthy, or is no longer monitored."""
         known = self._alerts[name]
-        self._alerts[name] = replace(known, ended_at=max(now, known.started_at))
+        self._alerts[name] = known._replace(ended_at=max(now, known.started_at))
 
     def started_at(self, name: str) -> float:
         """Return when an open alert started."""

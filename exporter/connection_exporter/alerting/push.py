@@ -10,11 +10,10 @@ This takes milliseconds if they answer, and their timeout if they do not.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from connection_exporter.alerting.ledger import Alert, Ledger
 from connection_exporter.alerting.text import annotations_of, labels_of
@@ -44,8 +43,7 @@ CheckNow = Callable[[Sequence[str]], Awaitable[None]]
 """Checks services now, and returns when the results are on the board."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deliveries:
+class Deliveries(NamedTuple):
     """For metrics: whether alerts arrive, and for each Alertmanager how many were sent, and how many failed."""
 
     healthy: bool

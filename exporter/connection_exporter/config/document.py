@@ -48,7 +48,7 @@ class Mistake(NamedTuple):
     """The file, if it is not the one that the config was read from."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Document:
     """A parsed file: plain values, the line of each, and what is wrong with its YAML."""
 

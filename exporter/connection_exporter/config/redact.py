@@ -9,9 +9,8 @@ consecutive characters of a secret are enough to be hidden, so a secret that was
 import re
 from base64 import b32encode, b64encode
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from pydantic import BaseModel
@@ -42,8 +41,7 @@ _CUTS: Final = 20
 _AFTER_CUT: Final = "\"'`)]}.… "
 
 
-@dataclass(frozen=True, slots=True)
-class _Needle:
+class _Needle(NamedTuple):
     """A spelling of a secret, folded; ``need`` of its characters in a row are hidden."""
 
     text: str

@@ -1,9 +1,8 @@
 """Owns the one word for everything: the overall status, from the statuses of all services."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from connection_exporter.core.health import Status
 
@@ -30,8 +29,7 @@ class Overall(StrEnum):
 _CODES: Final = {overall: code for code, overall in enumerate(Overall)}
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What the overall status needs to know of one service."""
 
     status: Status

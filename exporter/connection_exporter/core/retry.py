@@ -3,9 +3,8 @@
 All durations are in seconds. Randomness comes in as a number; nothing here draws one.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 JITTER = 0.2
 """Share by which a back-off is spread to either side: services that failed together do not retry together."""
@@ -20,8 +19,7 @@ _VANISHED: Final = 11.0
 """Seconds. TCP keep-alive and user timeout of a held socket, as connection_exporter.net.dial sets them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """How one service is monitored. Durations are in seconds; ``None`` turns a rule off."""
 
     interval: float = 30.0

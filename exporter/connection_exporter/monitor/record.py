@@ -85,7 +85,7 @@ BLIND: Final[Mapping[Blind, Trouble]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Record:
     """All that is known of one service. Times ending in ``_at`` are wall clock, in seconds since the epoch."""
 

@@ -7,10 +7,9 @@ Python parses a peer's certificate only if it was verified, and never the others
 import ssl
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from connection_exporter.kind import Json, Metric, MetricType
 
@@ -55,8 +54,7 @@ _MOST_IN_PART: Final = 10
 _ALTERNATIVE_NAMES: Final = b"\x55\x1d\x11"  # RFC 5280, section 4.2.1.6
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(NamedTuple):
     """When a certificate expires (Unix time), and its subject, such as ``CN=R3,O=Let's Encrypt,C=US``.
 
     A certificate without a subject is called by its first DNS name.

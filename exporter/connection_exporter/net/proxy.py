@@ -7,8 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
@@ -32,8 +31,7 @@ _BY_STATUS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(NamedTuple):
     """An HTTP proxy, itself over TLS if ``tls`` is given.
 
     ``login`` returns the value of Proxy-Authorization, if any; it may raise `Failure`.

@@ -37,7 +37,7 @@ _VERSIONS: Final = {
 _LOWEST: Final = "1.2"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Made:
     """A context, and the files that it is made from.
 

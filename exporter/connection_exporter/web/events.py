@@ -49,7 +49,7 @@ _HEADERS: Final = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _News:
     """A transition, or the fact that a record or (without either) the overall state has changed.
 

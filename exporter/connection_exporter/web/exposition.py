@@ -5,9 +5,8 @@ Scrapes that arrive within a second share one rendering, see `rendering.Shared`.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -29,8 +28,7 @@ _FORMATS: Final[Mapping[bool, tuple[str, Callable[[CollectorRegistry], bytes]]]]
 """Content type and encoder of the text format, and of OpenMetrics."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rendering:
+class Rendering(NamedTuple):
     """The body of a scrape's response, in parts of at most 64 KiB, and its content coding."""
 
     content_type: str

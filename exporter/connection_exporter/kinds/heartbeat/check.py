@@ -7,9 +7,8 @@ the last beat, so a forced check reports the present state.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from connection_exporter.config.durations import format_duration
 from connection_exporter.core.health import Reason
@@ -39,8 +38,7 @@ _METRICS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Received:
+class _Received(NamedTuple):
     """A beat, and when it came: ``at`` on the monotonic clock, ``wall`` as Unix time."""
 
     beat: Beat

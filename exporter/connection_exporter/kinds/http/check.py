@@ -8,7 +8,6 @@ connection before the first byte of a response is repeated once on a fresh one, 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Final
 
 from connection_exporter.config.evaluation import excerpt
@@ -241,7 +240,7 @@ class HttpSession:
         if not check.config.follow_redirects:
             return Reason.REDIRECT, f"{redirect}, but follow_redirects is off"
         cookies.take(target.url, response.values("set-cookie"))
-        following = replace(following, cookies=cookies.value_for(following.url))
+        following = following._replace(cookies=cookies.value_for(following.url))
         if any(following.repeats(hop.target) for hop in hops):
             return Reason.REDIRECT, f"{redirect}: a loop"
         if len(hops) > check.config.max_redirects:

@@ -5,8 +5,7 @@ Without files and access tokens, the first request of a probe is always the same
 """
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from connection_exporter import __version__
@@ -46,8 +45,7 @@ class RedirectRefused(Exception):
     """A redirect that is not followed; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """What may differ in each request: headers from files, those that hold credentials, and the body.
 
     ``for_proxy`` are the headers of a request that a proxy reads.
@@ -58,8 +56,7 @@ class Content:
     for_proxy: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One request: its destination, and the beginning of its bytes.
 
     ``path`` includes the query. ``cookies`` were set by earlier responses of the chain. ``sends_body`` is false where

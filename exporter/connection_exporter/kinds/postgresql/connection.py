@@ -7,8 +7,8 @@ Nothing is read from the environment or from files of our own account: no `PG*` 
 import asyncio
 import ssl
 import time
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
@@ -30,8 +30,7 @@ class Passed(Failure):
     """A host that is passed over: libpq goes on to the next one, and not after any other failure."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(NamedTuple):
     """A connection that is logged in."""
 
     wire: Wire

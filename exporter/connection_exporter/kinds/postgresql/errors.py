@@ -1,8 +1,7 @@
 """What an error from PostgreSQL or from a pooler means: its fields, and the reason that it means. No I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from connection_exporter.core.health import Reason
 
@@ -57,8 +56,7 @@ _TEXT: Final = 1000
 """Characters kept of one field."""
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorResponse:
+class ErrorResponse(NamedTuple):
     """An ErrorResponse. After a fatal one, the server ends the session."""
 
     fatal: bool

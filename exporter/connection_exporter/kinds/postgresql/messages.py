@@ -6,8 +6,7 @@ sends is read within the limits of this module, in time that does not depend on 
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from connection_exporter.core.health import Reason
 
@@ -15,8 +14,7 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """What a server may send in one phase of a session: the types of messages, their number, and bytes."""
 
     phase: str

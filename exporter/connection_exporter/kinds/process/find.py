@@ -8,8 +8,7 @@ import shutil
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
@@ -67,8 +66,7 @@ class Search:
         raise Failure(Reason.MISSING, f"there is no process {what}")
 
 
-@dataclass(frozen=True, slots=True)
-class UnitState:
+class UnitState(NamedTuple):
     """A unit's state, from systemd."""
 
     pid: int

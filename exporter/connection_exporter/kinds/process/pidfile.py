@@ -6,9 +6,8 @@ import os
 import stat
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import psutil
 
@@ -30,8 +29,7 @@ _TIME_TO_WRITE: Final = 0.02
 _TRIES: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Content:
+class _Content(NamedTuple):
     """The beginning of a file, when it was written (Unix time), and the process ID that it contains, if any."""
 
     data: bytes

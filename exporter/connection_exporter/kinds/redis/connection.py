@@ -4,8 +4,7 @@ It never retries or reconnects. It reads all the time, so the end of the connect
 """
 
 import asyncio
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import hiredis
 
@@ -22,8 +21,7 @@ _SLICE_OF_PAYLOAD: Final = 64 * 1024
 """The same in the middle of a bulk string, which costs no more than a copy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """Commands that go out together; each has one reply."""
 
     names: tuple[str, ...]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from connection_exporter.config.tls import TlsConfig
 from connection_exporter.kinds.redis.connection import RedisConnection
@@ -11,8 +11,7 @@ from connection_exporter.net import Endpoint, Link, LinkDetails, Network
 from connection_exporter.net.names import host_and_port
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A connection that is logged in. ``details`` are those of its link, and how long the login took."""
 
     link: Link

@@ -5,8 +5,7 @@ bounded: a line is searched up to a limit, and nothing is searched twice but the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from connection_exporter.config.patterns import CompiledPattern
 from connection_exporter.kinds.tcp.config import Step, TcpConfig, searched
@@ -87,8 +86,7 @@ class AnyByte:
         return "an answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """A step with its message and the answer that it expects. ``within`` is in seconds."""
 
     send: bytes

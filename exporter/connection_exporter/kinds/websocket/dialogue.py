@@ -6,8 +6,7 @@ The callback that receives messages drives it. So nothing is queued, and two ans
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from connection_exporter.config.conditions import Condition, parse_conditions
 from connection_exporter.config.durations import format_duration
@@ -29,8 +28,7 @@ CAPTURED_LIMIT: Final = 16 * 1024
 _LONGEST_PROBLEM: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A step with its message, its compiled pattern and its conditions. ``within`` is in seconds."""
 
     send: str | None

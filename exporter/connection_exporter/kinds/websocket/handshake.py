@@ -6,9 +6,8 @@ read as those of any response are, and `websockets.client.ClientProtocol` gets t
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from string import punctuation
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from websockets.client import ClientProtocol
@@ -49,8 +48,7 @@ class UpgradeRefused(Failure):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
+class Upgrade(NamedTuple):
     """What a response with status 101 has agreed to."""
 
     subprotocol: str | None
