@@ -91,6 +91,22 @@ async def test_services_are_checked_at_few_moments_also_after_outages() -> None:
         assert max(b - a for a, b in pairwise(times[1:])) <= INTERVAL + 0.01
 
 
+@on_virtual_time
+async def test_canaries_start_together_with_checks() -> None:
+    """The process wakes up for both at once. Never more than the longest period passes between two."""
+    policy = POLICY._replace(canary=60)
+    services = [service(ScriptedCheck(), policy, name=f"s{n}") for n in range(50)]
+    board = Journal(services, VirtualClock())
+    numbers = iter(n * 0.618 % 1 for n in range(10_000))
+    async with Supervisor(services, board, rand=lambda: next(numbers)):
+        await asyncio.sleep(600)
+    slot, began = INTERVAL / Batches(origin=0.0).slots, board.reports[0][0]
+    for each in services:
+        times = board.times(Event.CANARY_GOOD, name=each.name)
+        assert max((at - began) % slot for at in times) < 0.01
+        assert all(60 * 0.9 - slot - 0.01 <= b - a <= 60 * 1.1 + 0.01 for a, b in pairwise(times))
+
+
 @pytest.mark.parametrize("count", [1, 200])
 async def test_the_latency_in_a_batch_is_that_of_one_check_alone(count: int) -> None:
     """It is counted in iterations of the event loop, of which each starts one check of the batch.

@@ -679,10 +679,10 @@ async def test_a_canary_that_gets_a_bad_answer_is_bad() -> None:
 
 @on_virtual_time
 async def test_a_canary_that_times_out_is_bad_and_holds_up_no_probe() -> None:
-    """The probe at 75 s comes while the canary of 72 s still waits."""
+    """The probe at 75 s comes while the canary of 71.25 s, the slot before 72 s, still waits."""
     async with watching(ScriptedCheck(connects=[GOOD, hang]), WITH_CANARY._replace(canary=72)) as bench:
         await until(80)
-        assert bench.times(Event.CANARY_BAD) == [77]
+        assert bench.times(Event.CANARY_BAD) == [76.25]
         assert bench.probed() == [0, 15, 45, 75]
 
 
@@ -731,7 +731,7 @@ async def test_a_canary_ends_with_the_session_it_began_in(canary: Any) -> None:
         assert bench.times(Event.CANARY_GOOD, Event.CANARY_BAD) == []
         assert bench.it.status is Status.HEALTHY
         await until(122)
-        assert bench.times(Event.CANARY_GOOD) == [121]
+        assert bench.times(Event.CANARY_GOOD) == [120]
 
 
 @on_virtual_time
@@ -783,7 +783,7 @@ async def test_a_session_that_moved_is_closed_by_a_stop() -> None:
 @on_virtual_time
 async def test_a_move_while_the_old_link_breaks_under_a_probe_leaves_nothing_open() -> None:
     """The canary's connection was ready to take over; the loss comes first, and both are closed."""
-    check = ScriptedCheck(connects=[GOOD, after(2)], probes=[GOOD, GOOD, GOOD, after(4, EOF)])
+    check = ScriptedCheck(connects=[GOOD, after(4.5)], probes=[GOOD, GOOD, GOOD, after(4, EOF)])
     check.peer, check.addresses = "10.0.0.1", frozenset({"10.0.0.1"})
     async with watching(check, WITH_CANARY._replace(canary=74)) as bench:
         await until(50)
@@ -816,10 +816,10 @@ async def test_a_probe_over_a_new_connection_counts_as_a_canary() -> None:
         await until(76)
         assert [t.status for t in bench.it.transitions][:2] == [Status.HEALTHY, Status.UNHEALTHY]
         assert bench.times(Event.CANARY_GOOD) == [75]
-        await until(148)
+        await until(146)
         assert bench.times(Event.CANARY_GOOD) == [75]
-        await until(150)
-        assert bench.times(Event.CANARY_GOOD) == [75, 149]
+        await until(147)
+        assert bench.times(Event.CANARY_GOOD) == [75, 146.25]
 
 
 # Force
@@ -860,13 +860,13 @@ async def test_force_takes_the_place_of_the_back_off() -> None:
 
 @on_virtual_time
 async def test_force_runs_a_canary_too() -> None:
-    """After the probe, over a fresh connection; the next comes a period later."""
+    """After the probe, over a fresh connection; the next comes a period later, at the beginning of a slot."""
     async with watching(ScriptedCheck(), WITH_CANARY) as bench:
         await until(20)
         await bench.watch.force()
         assert bench.times(Event.CANARY_GOOD) == [20]
         await until(81)
-        assert bench.times(Event.CANARY_GOOD) == [20, 80]
+        assert bench.times(Event.CANARY_GOOD) == [20, 78.75]
 
 
 @on_virtual_time

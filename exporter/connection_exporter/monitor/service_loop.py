@@ -145,17 +145,15 @@ class ServiceLoop:
         None is for a loss that is reported already. A `Failure` that is raised keeps the session in memory, in its
         traceback: 1,000 of 25 objects each, until they are collected.
 
-        Canaries start here. If one finds that the name leads to another address, its connection replaces the session,
-        and this is not a loss.
+        Canaries start here. If one finds that the name leads elsewhere, its connection replaces the session: no loss.
         """
         while True:
-            if canary.due < self._planned:
-                await self._wakeup.wait(canary.due - self._now())
-            elif self._in_batch:  # it was its turn, but the timer was early
-                await self._wakeup.wait(self._planned - self._now())
+            due = min(self._planned, canary.due)
+            if self._in_batch:  # it was its turn, but the timer was early
+                await self._wakeup.wait(due - self._now())
             else:
                 turn = self._wakeup.waiter(self._loop)
-                self._batches.join(self._planned, self._now(), self._address, turn)
+                self._batches.join(due, self._now(), self._address, turn)
                 self._in_batch = await turn
             if canary.successor is not None:
                 session.lost.remove_done_callback(self._note_loss)
@@ -171,6 +169,7 @@ class ServiceLoop:
                 return session
             if now >= canary.due:
                 canary.start()
+                self._end_attempt()  # there is none: no check waits for a canary
 
     def _note_loss(self, lost: "asyncio.Future[Failure]") -> None:
         """Report the loss of an idle session now, as 1,000 may be lost; its loop closes it when it is its turn."""
@@ -288,6 +287,7 @@ class ServiceLoop:
             spawn=self._spawn,
             now=self._now,
             rand=self._rand,
+            slot_until=self._batches.slot_until,
         )
 
     def _canary_ended(self, result: Report | None) -> None:
