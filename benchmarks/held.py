@@ -39,6 +39,14 @@ _AT_REST: Final = 30.0
 _SCRAPE_EVERY: Final = 5.0
 
 
+class KeepingApi(HttpApi):
+    """An HTTP API that keeps idle connections as long as nginx does by default, and not for uvicorn's 5 s."""
+
+    def command(self) -> list[str]:
+        """Return the API of the demo, which keeps idle connections for 75 s."""
+        return [*super().command(), "--keep-alive", "75"]
+
+
 @dataclass
 class World:
     """The servers, and the forwarders through which the sessions go."""
@@ -363,7 +371,7 @@ async def world_of(folder: Path, *, tls: bool = False, exporters: int = 1) -> As
         authority.cert_pem.write_to_path(str(ca_file))
     async with AsyncExitStack() as stack:
         database = PostgreSQL(settings={"max_connections": str(exporters * OF_EACH + 60)})
-        redis, api, feed = Redis(), HttpApi(), QuietFeed()
+        redis, api, feed = Redis(), KeepingApi(), QuietFeed()
         ways: dict[str, Cutter] = {}
         for kind, server in (("postgresql", database), ("redis", redis), ("http", api), ("websocket", feed)):
             await stack.enter_async_context(server)

@@ -15,8 +15,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m connection_exporter.demo.api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
-    where = parser.parse_args()
-    uvicorn.run(build(), host=where.host, port=where.port, log_level="warning", timeout_graceful_shutdown=1)
+    parser.add_argument(
+        "--keep-alive",
+        type=int,
+        default=5,
+        help="seconds until it closes an idle connection (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    uvicorn.run(
+        build(),
+        host=arguments.host,
+        port=arguments.port,
+        log_level="warning",
+        timeout_keep_alive=arguments.keep_alive,
+        timeout_graceful_shutdown=1,
+    )
 
 
 def build() -> Starlette:
