@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.dead_mount import dead_mount
+from support.itself import own_pidfile
 from support.web_clients import program
 
 SECRETS = [
@@ -23,7 +24,7 @@ SECRETS = [
 async def test_the_other_services_are_monitored_and_sigterm_ends_it(tmp_path: Path, service: str) -> None:
     (tmp_path / "mount").mkdir()
     bad = service.format(file=tmp_path / "mount" / "it")
-    config = f"services:\n  good: {{kind: process, cmdline: pytest}}\n  bad: {bad}\n"
+    config = f"services:\n  good: {{kind: process, pidfile: {own_pidfile()}}}\n  bad: {bad}\n"
     with dead_mount(tmp_path / "mount"):
         async with program(tmp_path, config) as running, httpx.AsyncClient(timeout=20) as client:
             async with asyncio.timeout(20):

@@ -13,6 +13,7 @@ from connection_exporter.monitor.record import CAUSES_SHOWN, Report, Transition
 from hypothesis import given
 from hypothesis import strategies as st
 from support.graphs import EVENTS, NAMES, Graph, acyclic, board_of, reachable
+from support.itself import own_pidfile
 from support.scripted import GOOD
 
 
@@ -101,7 +102,7 @@ def test_10_000_services_that_fail_with_their_database_cost_little_more_than_wit
 
 
 async def test_a_reload_that_changes_only_descriptions_and_dependencies_keeps_the_session() -> None:
-    keys = "kind: process, cmdline: pytest, interval: 100ms, timeout: 100ms"
+    keys = f"kind: process, pidfile: {own_pidfile()}, interval: 100ms, timeout: 100ms"
     before = load_text(f"services:\n  a: {{{keys}}}\n  b: {{{keys}}}\n", environ={})
     after = load_text(
         f"services:\n  a: {{{keys}}}\n  b: {{{keys}, group: g, depends_on: [a], links: {{logs: 'https://l/'}}}}\n",

@@ -18,6 +18,7 @@ from connection_exporter.monitor.monitor import Monitor
 from connection_exporter.monitor.supervisor import UnknownService
 from connection_exporter.web.exposition import Exposition
 from prometheus_client import CollectorRegistry
+from support.itself import own_pidfile
 from support.scripted import ScriptedCheck, ScriptedSession
 
 DEFAULTS = "defaults: {interval: 200ms, timeout: 200ms, retry_delay: 20ms, max_retry_delay: 50ms}\n"
@@ -25,7 +26,7 @@ DEFAULTS = "defaults: {interval: 200ms, timeout: 200ms, retry_delay: 20ms, max_r
 
 def config(*names: str, kind: str = "process", more: str = "") -> Config:
     """Return a config of services that watch this very process, or a port where nobody listens."""
-    what = {"process": "cmdline: pytest", "http": 'url: "http://127.0.0.1:1/"'}[kind]
+    what = {"process": f"pidfile: {own_pidfile()}", "http": 'url: "http://127.0.0.1:1/"'}[kind]
     lines = "".join(f"  {name}: {{kind: {kind}, {what}{more}}}\n" for name in names)
     return load_text(f"{DEFAULTS}services:\n{lines}", environ={})
 
@@ -151,7 +152,7 @@ async def test_a_broken_kind_concerns_its_own_service(
     monkeypatch.setattr(http_check, "HttpCheck", check)
     good, bad = config("good"), config("bad", kind="http")
     both = load_text(
-        f"{DEFAULTS}services:\n  good: {{kind: process, cmdline: pytest}}\n  bad: "
+        f"{DEFAULTS}services:\n  good: {{kind: process, pidfile: {own_pidfile()}}}\n  bad: "
         '{kind: http, url: "http://127.0.0.1:1/"}\n',
         environ={},
     )

@@ -123,10 +123,10 @@ async def test_cancelled_attempts_leave_nothing_open(start: StartRedis) -> None:
     server = start()
     check = check_of(server.port, password="x")
     os.kill(server.process.pid, signal.SIGSTOP)
-    await attempt(check, timeout=0.01)
+    await attempt(check, timeout=0.3)
     await asyncio.sleep(0.05)
     before = open_files()
-    await asyncio.gather(*(attempt(check, timeout=0.05) for _ in range(50)))
+    await asyncio.gather(*(attempt(check, timeout=0.5) for _ in range(50)))
     await asyncio.sleep(0.05)
     assert open_files() <= before
     assert len(asyncio.all_tasks()) == 1
