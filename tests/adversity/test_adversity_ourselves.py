@@ -85,9 +85,8 @@ async def test_an_answer_that_came_while_we_were_suspended_counts(tmp_path: Path
             await served.until("redis", "healthy", within=10)
             await redis.pause()
             reported = await served.get("/health/service/redis")
-            await asyncio.sleep(
-                at(reported["next_attempt"]) + 0.2 - time.time()
-            )  # it is asked, and does not answer
+            # It is asked, and does not answer.
+            await asyncio.sleep(at(reported["next_attempt"]) + 0.2 - time.time())
             served.send(signal.SIGSTOP)
             await redis.resume()
             await asyncio.sleep(1.5)
@@ -192,9 +191,8 @@ services:
         assert answers.count(200) >= 1
         rounds = watched.monitor.board.forced_checks
         assert rounds <= seconds + 1, f"{rounds} rounds in {seconds:.1f} s"
-        assert (
-            rounds <= watched.record("redis").checks - checks <= rounds + 1
-        )  # its second probe may be due meanwhile
+        # Its second probe may be due meanwhile.
+        assert rounds <= watched.record("redis").checks - checks <= rounds + 1
         assert watched.record("redis").sessions == 1
 
 

@@ -108,9 +108,8 @@ async def test_a_client_certificate_is_sent_and_the_server_name_is_checked(tmp_p
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     clients.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
     ours = tmp_path / "ours.pem"
-    trustme.CA().issue_cert("us").private_key_and_cert_chain_pem.write_to_path(
-        str(ours)
-    )  # of another authority
+    another = trustme.CA()
+    another.issue_cert("us").private_key_and_cert_chain_pem.write_to_path(str(ours))
     with receiving(inbox.take) as hook:
         async with SecureAlertmanager(
             hook, authority, name="am.internal", clients=tmp_path / "clients.pem"

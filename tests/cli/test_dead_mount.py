@@ -52,7 +52,6 @@ def test_sigterm_ends_it_while_it_reads_its_config(tmp_path: Path, flag: str) ->
             if line.rstrip().endswith(b"connection_exporter.cli.sources"):
                 break
         process.send_signal(signal.SIGTERM)
-        process.communicate(
-            timeout=20
-        )  # reads the rest: a full pipe would block the interpreter, and so the signal
+        # It reads the rest: a full pipe would block the interpreter, and so the signal.
+        process.communicate(timeout=20)
         assert process.returncode == 0

@@ -114,9 +114,8 @@ def test_ports_are_open_to_this_machine_only(name: str) -> None:
 def test_every_public_image_has_an_exact_tag(name: str) -> None:
     """And ours is built here, once."""
     image, _, tag = SERVICES[name]["image"].partition(":")
-    exact = (
-        r"\d+\.\d+" if image == "postgres" else r"v?\d+\.\d+\.\d+"
-    )  # PostgreSQL's minor version is its patch
+    # PostgreSQL's minor version is its patch.
+    exact = r"\d+\.\d+" if image == "postgres" else r"v?\d+\.\d+\.\d+"
     assert re.fullmatch(rf"{exact}|local", tag)
     assert (image == "connection-exporter") == (tag == "local")
 

@@ -42,9 +42,8 @@ def empty_panels(stack: Stack) -> set[str]:
     found = set()
     for query in queries():
         step = query.step(SCRAPE)
-        at = (
-            now // step * step if "offset -" in query.expr else now
-        )  # such a query looks ahead, to the day's end
+        # A query with a negative offset looks ahead, to the day's end.
+        at = now // step * step if "offset -" in query.expr else now
         answer = stack.queries.instant(query.substituted(SCRAPE, EVERYTHING), at)
         if not answer.series or answer.remarks:
             found.add(str(query))

@@ -346,9 +346,8 @@ async def test_a_page_of_another_origin_cannot_force_a_check(origin: str) -> Non
         refused = await client.post("/health/force-check", headers={"Origin": origin})
         asked = await client.options("/health/force-check", headers={"Origin": origin})
         reported = holds_problem(refused, 403)
-        assert (f"--web.cors.origin={origin}" in reported) is (
-            origin != "null"
-        )  # that would let in any sandboxed page
+        # null would let in any sandboxed page.
+        assert (f"--web.cors.origin={origin}" in reported) is (origin != "null")
         holds_problem(asked, 403)
         assert "access-control-allow-origin" not in refused.headers
         assert "access-control-allow-origin" not in asked.headers

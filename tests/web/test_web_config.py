@@ -212,9 +212,8 @@ async def test_an_unknown_user_takes_as_long_as_a_wrong_password(file: Path) -> 
     async def seconds(port: int, user: str, password: str) -> float:
         best = 10.0
         for number in range(5):
-            began = (
-                time.process_time()
-            )  # it is served by this process; what others do meanwhile does not matter
+            # It is served by this process; what others do meanwhile does not matter.
+            began = time.process_time()
             await get(port, auth=(user, password.format(number)))
             best = min(best, time.process_time() - began)
         return best

@@ -167,9 +167,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> Mistake:
         if 0 <= line < len(lines) and lacks_space(lines[line]):
             return Mistake(line + 1, (), NO_SPACE)
     if mark and mark.line < len(lines):
-        in_block = (
-            error.context == "while scanning a block scalar" and error.context_mark
-        )  # as in `status: >300`
+        # As in `status: >300`:
+        in_block = error.context == "while scanning a block scalar" and error.context_mark
         at = in_block or mark
         hint = _HINTS.get(lines[at.line][at.column : at.column + 1])
         problem += f" ({hint})" if hint else ""

@@ -29,9 +29,8 @@ class CompiledPattern:
             message = error.args[0]
             text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
             raise ValueError(f"not a valid regular expression (RE2): {text}") from None
-        self.size: int = (
-            self._compiled.programsize
-        )  # at worst, a search takes time for each byte and instruction
+        # At worst, a search takes time for each byte and instruction.
+        self.size: int = self._compiled.programsize
         self._groups = {name.decode(): index for name, index in self._compiled.groupindex.items()}
 
     @property

@@ -208,11 +208,7 @@ def _spellings(secret: str) -> Iterator[str]:
             forms |= {form.replace(quote, quote * 2) for form in forms}  # SQL, CSV
     yield from forms
     if len(raw) >= SHORTEST:
-        yield from (
-            raw.hex(),
-            raw.hex(" "),
-            raw.hex(":"),
-        )  # as in dumps, for example <Buffer 68 75 6e> of Node.js
+        yield from (raw.hex(), raw.hex(" "), raw.hex(":"))  # in dumps, such as <Buffer 68 75> of Node.js
         yield b32encode(raw).decode().rstrip("=")
         for before in range(3):
             encoded = b64encode(b"\0" * before + raw).decode()

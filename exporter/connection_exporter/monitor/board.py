@@ -194,9 +194,7 @@ class Board:
 
     def _advance(self, record: Record, report: Report, now: float) -> Transition | None:
         record.version += 1
-        if (
-            report.event is Event.ANSWERED_GOOD and record.status is Status.HEALTHY
-        ):  # the facts remain the same
+        if report.event is Event.ANSWERED_GOOD and record.status is Status.HEALTHY:  # all facts stay the same
             record.steady += 1
             return None
         before = record.health

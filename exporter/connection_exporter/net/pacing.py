@@ -112,10 +112,8 @@ class PacedReader:
     def discard(self) -> None:
         """Parse nothing more. What waits for the end of parsing happens now."""
         self._discarded = True
-        self._parse, self._slice_size = (
-            _parse_nothing,
-            int,
-        )  # their owner is freed without the garbage collector
+        # These are methods of the owner, which is freed without the garbage collector when they are not kept:
+        self._parse, self._slice_size = _parse_nothing, int
         self._pending.clear()
         self._run_ends()
 

@@ -108,9 +108,8 @@ class Reloader:
     async def _reload(self, cause: str) -> Changes | BadSettings:
         try:
             async with asyncio.timeout(READ_WITHIN) as deadline:
-                await self._watcher.accept(
-                    self._files
-                )  # before it is read: a change meanwhile is another change
+                # Before they are read: a change meanwhile is another change.
+                await self._watcher.accept(self._files)
                 settings = await self._reading.run(None, self._read, name="reload")
             changes = await self._apply(settings)
         except Exception as error:

@@ -65,9 +65,8 @@ class ClientConnection(HttpToolsProtocol):
         self._size = 0
         self._refusal: str | None = None
         self._refused = False
-        self._cycles: deque[RequestResponseCycle] = (
-            deque()
-        )  # that are not complete, in the order of the requests
+        # Those that are not complete, in the order of the requests:
+        self._cycles: deque[RequestResponseCycle] = deque()
         self._request_deadline: asyncio.TimerHandle | None = None
         self._take_deadline: asyncio.TimerHandle | None = None
 

@@ -95,10 +95,9 @@ class HttpCheck:
         Raises `Failure`: internal where no thread can be started.
         """
         try:
+            # A thread cannot be cancelled: this one may belong to a past attempt.
             while self._judging is not None and not self._judging.done():
-                await asyncio.wait(
-                    {self._judging}
-                )  # a thread cannot be cancelled: it may belong to a past attempt
+                await asyncio.wait({self._judging})
             self._judging = start_in_thread(lambda: self.expectation.violations(response), name="expect")
             return await asyncio.shield(self._judging)
         except NoThread as error:

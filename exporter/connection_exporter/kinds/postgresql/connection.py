@@ -106,9 +106,7 @@ class HostConnector:
         answer = await wire.request_tls(SSL_REQUEST)
         if answer == b"S":
             return True
-        if (
-            answer == b"E"
-        ):  # an error before TLS may come from anybody, so its text is not shown (CVE-2024-10977)
+        if answer == b"E":  # before TLS it may come from anybody, so its text is not shown (CVE-2024-10977)
             raise Failure(Reason.PROTOCOL, f"{self.where} answers SSLRequest with an error: see its log")
         if answer != b"N":
             violation = malformed(f"{answer!r} answers no SSLRequest")

@@ -163,9 +163,7 @@ class Pidfile:
 
 
 def _read(path: Path) -> tuple[os.stat_result, bytes]:
-    fd = os.open(
-        path, os.O_RDONLY | os.O_NONBLOCK
-    )  # without O_NONBLOCK, a named pipe would wait for a writer
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe would wait for a writer
     try:
         status = os.fstat(fd)
         if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):

@@ -55,10 +55,7 @@ class HeadReader:
         if beginning[: len(_BEGINNING)].upper() == _BEGINNING[: len(beginning)]:
             return
         sent = f"it sent {beginning[:_EXCERPT]!r}"
-        if beginning[:2] in (
-            b"\x15\x03",
-            b"\x16\x03",
-        ):  # a TLS alert or handshake record (RFC 8446, section 5.1)
+        if beginning[:2] in (b"\x15\x03", b"\x16\x03"):  # TLS: alert or handshake (RFC 8446, section 5.1)
             sent = f"it speaks TLS, so the url must begin with {self._tls_scheme}://"
         raise NotHttp(Reason.PROTOCOL, f"{self._where} does not speak HTTP: {sent}")
 
