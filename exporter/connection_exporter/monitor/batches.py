@@ -11,10 +11,9 @@ from typing import Final
 
 from connection_exporter.system.wakeup import TICK
 
-_SIZE: Final = 25
-"""Checks of a batch, if all services have the same interval. Twice as many would save a tenth of the CPU or more, but
-double the latencies that are shown on a busy machine, which lets no process run for so long. Half as many cost a fifth
-more."""
+_SIZE: Final = 50
+"""Checks of a batch, if all services have the same interval. 1,000 services take 1.74 % of a core, and in batches of 25
+1.90 %. Batches of 100 take 1.66 %, but every tenth latency of PostgreSQL that is shown exceeds 13 ms, instead of 5."""
 
 _FEWEST: Final = 8
 _MOST: Final = 64
