@@ -353,15 +353,21 @@ async def test_a_lost_session_is_freed_without_the_garbage_collector() -> None:
             gc.enable()
 
 
-@on_virtual_time
-async def test_a_lost_session_that_is_forced_does_not_wait_for_its_turn() -> None:
-    """Its loss is reported once, and it is closed before the attempt, which waits."""
-    queue = Queue()
+@asynccontextmanager
+async def lost_session(queue: Queue) -> AsyncIterator[Bench]:
+    """A session that was lost after 20 s, and waits for its turn to be closed."""
     async with watching(ScriptedCheck(), limiter=queue) as bench:
         await until(20)
         queue.is_open = False
         bench.check.made[0].lose()
         await settle()
+        yield bench
+
+
+@on_virtual_time
+async def test_a_lost_session_that_is_forced_does_not_wait_for_its_turn() -> None:
+    """Its loss is reported once, and it is closed before the attempt, which waits."""
+    async with lost_session(queue := Queue()) as bench:
         forced = asyncio.create_task(bench.watch.force())
         await settle()
         assert bench.check.open == []
@@ -377,12 +383,7 @@ async def test_a_lost_session_that_is_forced_does_not_wait_for_its_turn() -> Non
 @on_virtual_time
 async def test_a_lost_session_that_waits_for_its_turn_is_closed_by_a_stop() -> None:
     """`watching` sees that nothing is left open."""
-    queue = Queue()
-    async with watching(ScriptedCheck(), limiter=queue) as bench:
-        await until(20)
-        queue.is_open = False
-        bench.check.made[0].lose()
-        await settle()
+    async with lost_session(Queue()) as bench:
         assert bench.check.open
 
 

@@ -8,6 +8,7 @@ The board must not do I/O, and knows no check and no publisher.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain, count, islice, starmap
+from math import inf
 from typing import Final
 
 from connection_exporter.core.causes import Causes
@@ -27,7 +28,6 @@ from connection_exporter.monitor.reports import CANARIES, count_outage, note, pr
 from connection_exporter.system.clock import Clock
 
 _NOT_FAULTY: Final = (Status.HEALTHY, Status.UNKNOWN)
-_NEVER: Final = float("inf")
 
 
 class Board:
@@ -45,7 +45,7 @@ class Board:
         self._records: dict[str, Record] = {}
         self._subscribers: dict[int, Callable[[Transition], None]] = {}
         self._places = count()
-        self._earliest_overdue = _NEVER
+        self._earliest_overdue = inf
         self._known_overall: tuple[bool, Overall] | None = None
         self.graph = Causes({})
         for service in services:
@@ -174,7 +174,7 @@ class Board:
                 record.overdue_after = None
                 self._advance(record, Report(Event.OVERDUE), now)
         self._earliest_overdue = min(
-            (r.overdue_after for r in self._records.values() if r.overdue_after is not None), default=_NEVER
+            (r.overdue_after for r in self._records.values() if r.overdue_after is not None), default=inf
         )
 
     def put(self, name: str, report: Report) -> Transition | None:

@@ -5,6 +5,7 @@ A canary lives as long as its session, so that its result always belongs to that
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import Any, Final
 
 from connection_exporter.core.health import Event, Reason
@@ -16,7 +17,6 @@ from connection_exporter.monitor.record import Report
 from connection_exporter.system.log import get_logger
 
 _SPREAD: Final = 0.1
-_NEVER: Final = float("inf")
 log = get_logger(__name__)
 
 
@@ -41,7 +41,7 @@ class Canary:
         rand: Callable[[], float],
         slot_until: Callable[[float, float], float],
     ) -> None:
-        self.due = _NEVER
+        self.due = inf
         self._service = service
         self._session = session
         self._attempts = attempts
@@ -58,7 +58,7 @@ class Canary:
     def start(self) -> "asyncio.Task[None] | None":
         """Start a canary now, or return the one that is running; None if they are off."""
         if self._running is None and self._service.policy.canary is not None:
-            self.due = _NEVER
+            self.due = inf
             self._running = self._spawn(self._try_fresh_connection())
         return self._running
 
@@ -130,7 +130,7 @@ class Canary:
         """
         policy = self._service.policy
         if policy.canary is None or self._running is not None:
-            self.due = _NEVER
+            self.due = inf
         elif self._failed:
             self.due = self._now() + backoff(policy, failures=self._failed, rand=self._rand())
         else:

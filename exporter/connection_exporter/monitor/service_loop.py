@@ -7,6 +7,7 @@ does not decide about health: it reports what happened, and the board advances t
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from connection_exporter.core.health import Event, Reason
@@ -25,7 +26,7 @@ from connection_exporter.monitor.batches import Batches
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.canary import Canary
 from connection_exporter.monitor.deadlines import Deadlines
-from connection_exporter.monitor.lookout import NEVER, look_out
+from connection_exporter.monitor.lookout import look_out
 from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Report
 from connection_exporter.system.log import get_logger
@@ -74,7 +75,6 @@ class ServiceLoop:
         self._waiters: list[asyncio.Future[None]] = []
         self._over = False
         self._held = Held()
-        self._is_reported = False
         self._session_since = 0.0
         self._canary: Canary | None = None
 
@@ -113,7 +113,7 @@ class ServiceLoop:
 
     async def _live(self, task: "asyncio.Task[Any]") -> None:
         """Run one session from its first attempt to its end, or one failed attempt. ``task`` is the one that runs."""
-        self._held, self._is_reported = Held(), False
+        self._held = Held()
         try:
             self._in_attempt = True
             await self._limiter.turn()
@@ -160,7 +160,7 @@ class ServiceLoop:
                 old, (session, self._held) = self._held, canary.take_successor()
                 session.lost.add_done_callback(self._note_loss)
                 await self._attempts.close(old)
-            if self._is_reported:
+            if self._canary is None:  # `_note_loss` has ended it
                 return None
             if session.lost.done():
                 raise valid_failure(session.lost.result())
@@ -177,7 +177,6 @@ class ServiceLoop:
             with suppress(BaseException):  # whatever it is, the loop meets it again
                 self._ended(valid_failure(lost.result()))
                 self._end_session()
-                self._is_reported = True
                 self._limiter.turn().add_done_callback(self._wakeup.set)
                 return
         self._wakeup.set()
@@ -189,7 +188,7 @@ class ServiceLoop:
         in_sight, look_every = await look_out(self._service, self._looks_out)
         while not self._waiters and (left := self._planned - self._now()) > 0:
             await self._wakeup.wait(min(left, look_every))
-            if look_every < NEVER:
+            if look_every < inf:
                 was_in_sight = in_sight
                 in_sight, look_every = await look_out(self._service, self._looks_out)
                 if in_sight and not was_in_sight:
