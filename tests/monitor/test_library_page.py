@@ -32,7 +32,7 @@ def test_the_program_of_the_page_runs_until_ctrl_c(tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             text = ""
-            # Callbacks run in a thread: they may print the last transition after the summary, or amid it.
+            # Callbacks run in a thread: they may print the last transition after the summary.
             while not all(part in text for part in (" {", "}", "connecting -> healthy")):
                 line = process.stdout.readline()
                 assert line, process.communicate()
