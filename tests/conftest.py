@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -41,6 +42,16 @@ def run() -> Run:
         return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
 
     return run_program
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_collections() -> None:
+    """Have the garbage collector pass over what earlier modules left.
+
+    To look through it takes half a second at the end, and an exporter under test stands still meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
