@@ -111,7 +111,9 @@ async def test_floods_from_several_servers_disturb_no_other_service(api: HttpApi
         ports = {
             name: stack.enter_context(flooding(head, piece)) for name, (head, piece, _) in floods.items()
         }
-        config = QUICK + "".join(service(name, port) for name, port in ports.items())
+        # On a busy machine, the chunks take longer than half a second to exceed the limit.
+        patient = ", interval: 5s, timeout: 5s"
+        config = QUICK + "".join(service(name, port, patient) for name, port in ports.items())
         async with watching(config + service("good", api.port), read=False) as watched:
             await watched.healthy("good")
             for name, (_, _, reason) in floods.items():
@@ -124,7 +126,6 @@ async def test_floods_from_several_servers_disturb_no_other_service(api: HttpApi
                 longest.append(measured.longest)
             assert min(longest) < ITERATION_LIMIT
             assert psutil.Process().memory_info().rss - before < 64 * 2**20
-            assert all(
-                watched.record(name).check_failures + watched.record(name).checks > 3 for name in floods
-            )
+            records = [watched.record(name) for name in floods]
+            await watched.holds(lambda: all(it.check_failures + it.checks > 3 for it in records), within=20)
             watched.undisturbed("good")
