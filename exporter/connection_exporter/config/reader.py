@@ -196,7 +196,8 @@ class Reader:
             if typed is not given:
                 return self._validate(model, typed, path)
             for inside, text in explain(model, given, error):
-                if text not in self._errors_in_defaults:
+                # A wrong key of `defaults` is not used here, so what is said of a key is about the service's own.
+                if inside or text not in self._errors_in_defaults:
                     self._document.report((*path, *inside), text)
             return None
 
