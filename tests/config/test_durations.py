@@ -35,7 +35,23 @@ def test_a_number_without_a_unit_is_refused_with_a_hint(text: object) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "s", "soon", "30 s", "-5s", "5 minutes", "5M", "1e3s", "٣s", "9" * 5000 + "s", True, None, [1]],
+    [
+        "",
+        "s",
+        "soon",
+        "30 s",
+        "-5s",
+        "5 minutes",
+        "5M",
+        "1e3s",
+        "٣s",
+        "9" * 5000 + "s",
+        True,
+        None,
+        [1],
+        -5,
+        -0.5,
+    ],
 )
 def test_other_texts_are_refused_with_an_example_of_a_duration(text: object) -> None:
     """With examples."""

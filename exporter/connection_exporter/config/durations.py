@@ -18,7 +18,12 @@ def parse_duration(text: object) -> float:
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise ValueError(_WANTED)
     if not isinstance(text, str) or re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()):
-        raise ValueError(f"a duration needs a unit: write {text}s for seconds")
+        with_unit = f"{text}s".strip()
+        raise ValueError(
+            f"a duration needs a unit: write {with_unit} for seconds"
+            if _WHOLE.fullmatch(with_unit)
+            else _WANTED
+        )
     if not _WHOLE.fullmatch(text.strip()):
         raise ValueError(_WANTED)
     seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
