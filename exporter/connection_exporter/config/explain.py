@@ -34,6 +34,7 @@ _LIMITS: Final = {
 }
 _LIMIT_WORDS: Final = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 _SHOWN: Final = {"bool_type", "float_type", "int_type", "literal_error", *_LIMITS}
+_URLS: Final = ("url", "dsn", "address")
 _NUMBER: Final = r"[-+]?[0-9]{1,18}(?:\.[0-9]{1,18})?"
 
 
@@ -47,7 +48,7 @@ def explain(
     for detail in error.errors(include_url=False):
         kind, where = detail["type"], _place(given, detail)
         if kind in ("value_error", "assertion_error"):
-            yield where, str(detail["ctx"]["error"])
+            yield _in_url(given, where, str(detail["ctx"]["error"]))
         elif kind == "broken_rule":
             broken_rules.append(_addressed(given, where, detail["msg"]))
         elif kind == "extra_forbidden":
@@ -139,6 +140,12 @@ def _replaced(value: Any, where: tuple[str | int, ...], leaf: Tree) -> Any:
     copy = value.copy()
     copy[where[0]] = _replaced(value[where[0]], where[1:], leaf)
     return copy
+
+
+def _in_url(given: dict[str, Tree], where: Path, text: str) -> tuple[Path, str]:
+    """Report what is wrong with a part of a URL at the key of the URL: the part has no key in the file."""
+    key = next((key for key in _URLS if key in given), None)
+    return ((key,), f"{where[0]}: {text}") if key and where and where[0] not in given else (where, text)
 
 
 def _addressed(given: dict[str, Tree], where: Path, text: str) -> tuple[Path, str]:
