@@ -84,7 +84,8 @@ def _told(error: Exception) -> str:
     import ssl  # noqa: PLC0415 - 3 ms, which most commands do without
 
     if isinstance(error, ssl.SSLError):
-        return f"the certificates cannot be used: {error.reason or error.strerror or error.args[0]}"
+        said = error.reason or error.strerror or error.args[0]
+        return f"the certificates cannot be used: expected PEM, and a key that fits the certificate: {said}"
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'} cannot be read: {(error.strerror or '').lower()}"
     return str(error)
