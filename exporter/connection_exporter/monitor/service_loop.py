@@ -142,8 +142,8 @@ class ServiceLoop:
     async def _idle(self, session: Session, canary: Canary) -> Session | None:
         """Hold the session until its next probe is due; return None or raise as soon as it is lost.
 
-        None is for a loss that is reported already. A `Failure` that is raised keeps the session in memory, in its
-        traceback: 1,000 of 25 objects each, until they are collected.
+        None is for a loss that is reported already: a `Failure` that is raised would keep the session in memory, in its
+        traceback. 1,000 lost sessions would keep 25 objects each until the garbage collector finds them.
 
         Canaries start here. If one finds that the name leads elsewhere, its connection replaces the session: no loss.
         """

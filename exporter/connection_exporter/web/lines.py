@@ -25,7 +25,7 @@ _HISTOGRAMS: Final = 50
 """Services of which a histogram is written at once: a quarter of a millisecond."""
 
 _TOGETHER: Final = 50
-"""Services that are looked at at once: a third of a millisecond."""
+"""Services that are looked at together: a third of a millisecond."""
 
 _FEW: Final = 40
 """Services that are too few for a cohort of their own: each piece of a response takes time, too."""

@@ -36,10 +36,11 @@ Labelled = tuple[tuple[str, ...], tuple[float, ...]]
 class Family:
     """A metric family.
 
-    ``read`` returns what it shows of each of these services: a value, or lines if to write these takes longer than to
-    compare them. ``write`` makes of that the sample lines, each ended by a newline. Both take many services at once,
-    since calling a function for each takes as long as writing a line, and their `labels_of`. ``measured`` says that a
-    check may change the lines even if its answer is as good as the last one, ``fixed`` that only the config does.
+    ``read`` returns what the family shows of each service: a value, or its lines if writing them takes
+    longer than comparing them. ``write`` turns that into the sample lines, each ended by a newline. Both take many
+    services at once, since calling a function for each takes as long as writing a line. The labels that they take are
+    those of `labels_of`. ``measured`` says that a check may change the lines even if its answer is as good as the last
+    one, ``fixed`` that only the config does.
     """
 
     name: str
