@@ -78,7 +78,7 @@ class Attempts:
             began = self._now()
             observation = await session.probe()
             return session, _valid(observation), self._now() - began
-        except (asyncio.CancelledError, TimeoutError) as error:  # some checks make one of the other
+        except (asyncio.CancelledError, TimeoutError) as error:  # some checks turn one into the other
             if not deadline.has_passed(task) or task.cancelling() > 1:
                 raise
             silent = f"{self._service.address}: no answer within {deadline.seconds:g} s"

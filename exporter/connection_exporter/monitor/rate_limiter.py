@@ -18,7 +18,7 @@ _OTHERS_FIRST: Final = 0.2
 
 
 class RateLimiter:
-    """Lets one caller proceed at once, and of more the others in the order in which they came.
+    """Lets a lone caller proceed at once; of several, the others follow in the order in which they came.
 
     Others go first: new callers, because they have news, and whatever ``is_rendering`` reports.
     """

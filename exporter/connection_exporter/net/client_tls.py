@@ -27,7 +27,7 @@ _SLICE_OF_HANDSHAKE: Final = 16 * 1024
 
 _FEW_RECORDS: Final = 16
 _FEW_BYTES: Final = 8 * 1024
-"""What is decrypted at once although it is longer than a slice: one large answer, in a record or some. A server may
+"""What is decrypted at once although it is longer than a slice: one large answer, in one record or a few. A server may
 send session tickets instead: the 390 in 8 KiB take 5 ms."""
 
 _RECORD_HEADER: Final = struct.Struct(">xxxH")  # type, version, length (RFC 8446, section 5.1)

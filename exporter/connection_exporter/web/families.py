@@ -98,7 +98,7 @@ STATE_SECONDS: Final = family_of_labelled_values(
     "state",
     _past,
 )
-"""Has no line for the present status, whose number is another one at each scrape: see `in_present_status`."""
+"""Has no line for the present status, whose number differs at each scrape: see `in_present_status`."""
 
 
 def in_present_status(labels: str, status: Status) -> str:

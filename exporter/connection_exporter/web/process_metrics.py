@@ -19,7 +19,7 @@ _FILES: Final = "/proc/self/fd"
 
 
 class ProcessMetrics:
-    """A collector for a registry. Where there is no /proc, it has no metrics, as that of the library."""
+    """A collector for a registry. Where there is no /proc, it has no metrics, like the library's."""
 
     def __init__(self) -> None:
         self._metrics: Sequence[Metric] = [*ProcessCollector(registry=None).collect()]
@@ -43,5 +43,5 @@ class ProcessMetrics:
 
 
 def _open_files() -> int:
-    """Return the number of open file descriptors. Linux has it as a size since 6.2, before that this size is 0."""
+    """Return the number of open file descriptors. Since Linux 6.2 it is the size of the folder, which was 0 before."""
     return os.stat(_FILES).st_size or len(os.listdir(_FILES))  # noqa: PTH116, PTH208  # half the time of Path
