@@ -68,7 +68,8 @@ def explain(
                 shown[where] = f", not {_as_yaml(written)}"
     for where, expected in wanted.items():  # a union reports one error for each of its types
         *others, last = dict.fromkeys(expected)
-        yield where, f"expected {', '.join(others)}{' or ' if others else ''}{last}{shown.get(where, '')}"
+        text = f"expected {', '.join(others)}{' or ' if others else ''}{last}{shown.get(where, '')}"
+        yield _in_url(given, where, text)
     yield from broken_rules
 
 
