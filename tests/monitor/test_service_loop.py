@@ -291,6 +291,20 @@ async def test_a_link_that_breaks_under_a_probe_that_answers_is_a_loss_right_aft
         ]
 
 
+@on_virtual_time
+async def test_the_end_of_a_session_that_was_closed_before_is_no_loss_of_the_next() -> None:
+    """A transport may close in the background, because its buffer is full, until the kernel gives it up."""
+    async with watching(ScriptedCheck(probes=[GOOD, Failure(Reason.RESET, "reset by peer")])) as bench:
+        await until(10)
+        old = bench.check.made[0]
+        old.closed = True  # so that to close it does not complete `lost`
+        await until(16)
+        old.lost.set_result(EOF)
+        await until(20)
+        assert bench.times(Event.LOST) == [15]
+        assert bench.check.open == [bench.check.made[1]]
+
+
 class Queue(RateLimiter):
     """Nobody in it gets a turn before `open` is called."""
 

@@ -75,6 +75,7 @@ class ServiceLoop:
         self._waiters: list[asyncio.Future[None]] = []
         self._over = False
         self._held = Held()
+        self._lost: asyncio.Future[Failure] | None = None  # that of the present session
         self._session_since = 0.0
         self._canary: Canary | None = None
 
@@ -120,7 +121,8 @@ class ServiceLoop:
             first = await self._attempts.make(task, self._held)
             session = first[0]
             self._session_since = self._now()
-            session.lost.add_done_callback(self._note_loss)
+            self._lost = session.lost
+            self._lost.add_done_callback(self._note_loss)
             self._canary = self._canary_over(session)
             self._answered(first, held=False)
             del first  # its details take up to 0.6 KiB, and would be kept as long as the session
@@ -156,9 +158,9 @@ class ServiceLoop:
                 self._batches.join(due, self._now(), self._address, turn)
                 self._in_batch = await turn
             if canary.successor is not None:
-                session.lost.remove_done_callback(self._note_loss)
                 old, (session, self._held) = self._held, canary.take_successor()
-                session.lost.add_done_callback(self._note_loss)
+                self._lost = session.lost
+                self._lost.add_done_callback(self._note_loss)
                 await self._attempts.close(old)
             if self._canary is None:  # `_note_loss` has ended it
                 return None
@@ -173,7 +175,8 @@ class ServiceLoop:
 
     def _note_loss(self, lost: "asyncio.Future[Failure]") -> None:
         """Report the loss of an idle session now, as 1,000 may be lost; its loop closes it when it is its turn."""
-        if self._canary is not None and self._canary.successor is None and not self._in_attempt:
+        canary = self._canary if lost is self._lost else None  # a session before may end in the background
+        if canary is not None and canary.successor is None and not self._in_attempt:
             with suppress(BaseException):  # whatever it is, the loop meets it again
                 self._ended(valid_failure(lost.result()))
                 self._end_session()
@@ -199,10 +202,8 @@ class ServiceLoop:
         reason, message = observation.reason, observation.message
         limit = self._policy.max_latency
         if reason is None and limit is not None and latency > limit:
-            reason, message = (
-                Reason.SLOW,
-                f"answered after {latency:.3f} s, more than max_latency {limit:g} s",
-            )
+            reason = Reason.SLOW
+            message = f"answered after {latency:.3f} s, more than max_latency {limit:g} s"
         log.debug("probe", name=self._service.name, reason=reason, latency=latency)
         self._bad_answers = 0 if reason is None else self._bad_answers + 1
         self._plan_probe()
@@ -270,7 +271,7 @@ class ServiceLoop:
         self._end_attempt()
         if self._canary is not None and (unused := self._canary.stop()) is not None:
             self._held.add(unused)
-        self._canary = None
+        self._canary = self._lost = None
 
     def _release_waiters(self) -> None:
         while self._waiters:
