@@ -502,6 +502,29 @@ async def test_a_forced_round_ends_within_two_timeouts_at_the_worst() -> None:
         assert board.record("it").status is Status.UNHEALTHY
 
 
+@pytest.mark.parametrize("place", ["first attempt", "probe", "canary"])
+@on_virtual_time
+async def test_a_round_ends_though_a_check_cannot_be_stopped(place: str) -> None:
+    """Or nobody could force a check of any service before the exporter is started again."""
+    RELEASE.clear()
+    stuck, other = ScriptedCheck(), ScriptedCheck()
+    steps = stuck.probes if place == "probe" else stuck.connects
+    steps += [hang_for_ever] if place == "first attempt" else [GOOD, hang_for_ever]
+    policy = POLICY._replace(canary=3600)
+    services = [service(stuck, policy, "stuck"), service(other, policy, "other")]
+    board = Journal(services, VirtualClock())
+    try:
+        async with Supervisor(services, board, rand=lambda: 0.5) as supervisor:
+            await asyncio.sleep(5)
+            for _ in range(2):
+                await asyncio.wait_for(supervisor.force_check(), 60)
+                await asyncio.sleep(OVER)
+            assert board.events("other").count(Event.CANARY_GOOD) == 2
+    finally:
+        RELEASE.append(True)
+        await asyncio.sleep(2)
+
+
 @on_virtual_time
 async def test_a_round_in_which_all_sessions_are_lost_makes_no_canary() -> None:
     """There is no session, even before its cleanup has run."""

@@ -62,6 +62,11 @@ class Attempts:
         self._now = now
         self._deadline = deadlines.after(service.policy.timeout)
 
+    @property
+    def longest(self) -> float:
+        """Seconds within which one ends, two connections being closed before it, unless its check cannot be stopped."""
+        return self._deadline.seconds + 2 * CLOSE_WITHIN
+
     async def make(
         self, task: "asyncio.Task[Any]", connection: Held, session: Session | None = None
     ) -> Result:

@@ -96,13 +96,13 @@ class ServiceLoop:
         """Join the attempt in flight, or make one now; then run a canary, unless they are off."""
         if self._over:
             return
-        attempted = asyncio.get_running_loop().create_future()
-        self._waiters.append(attempted)
+        self._waiters = self._waiters or [self._loop.create_future()]
+        attempted = self._waiters[0]  # all wait for the same one: of those that never end, no more is kept
         if not self._in_attempt:
             self._wakeup.set()
-        await attempted
+        await asyncio.wait({attempted}, timeout=self._attempts.longest)
         if self._canary is not None and (canary := self._canary.start()) is not None:
-            await asyncio.wait({canary})
+            await asyncio.wait({canary}, timeout=self._attempts.longest)
 
     def abandon(self) -> None:
         """Ignore whatever the check still does: its task cannot be stopped."""
