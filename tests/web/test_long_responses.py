@@ -264,29 +264,50 @@ async def test_a_slice_is_as_long_as_the_other_work_of_the_loop(
     assert fewest <= pauses <= most
 
 
-async def test_a_rendering_lets_services_that_change_their_status_go_first() -> None:
+async def test_a_rendering_lets_services_that_fail_go_first() -> None:
     """The losses of 1,000 sessions come first, but it waits for no more than a tenth of a second."""
     board, loop = one_service(), asyncio.get_running_loop()
     now = 0.0
-    changes: list[int] = []
+    losses: list[int] = []
 
-    def change(left: int) -> None:
+    def lose(left: int) -> None:
         nonlocal now
         now += 0.01
-        board.put(board.names[0], Report((Event.ANSWERED_GOOD, Event.LOST)[left % 2]))
-        changes.append(left)
+        board.put(board.names[0], Report(Event.ANSWERED_GOOD))
+        board.put(board.names[0], Report(Event.LOST))
+        losses.append(left)
         if left > 1:
-            loop.call_soon(change, left - 1)
+            loop.call_soon(lose, left - 1)
 
     slices = rendering.Slices(board, lambda: now)
-    loop.call_soon(change, 6)
+    loop.call_soon(lose, 6)
     await slices.pause()
-    assert len(changes) == 6, "all of these came first"
-    loop.call_soon(change, 100)
+    assert len(losses) == 6, "all of these came first"
+    loop.call_soon(lose, 100)
     await slices.pause()
-    assert 9 <= len(changes) <= 12, "it has waited for long enough now"
+    assert 9 <= len(losses) <= 12, "it has waited for long enough now"
     await slices.pause()
-    assert len(changes) <= 13
+    assert len(losses) <= 13
+
+
+async def test_a_rendering_does_not_wait_for_services_that_recover() -> None:
+    """Or it would wait for as long while 1,000 reconnect."""
+    board = Board(build(load_text(EXAMPLE).services, Network()), SystemClock())
+    loop, recovered = asyncio.get_running_loop(), 0
+
+    def recover(names: list[str]) -> None:
+        nonlocal recovered
+        board.put(names[0], Report(Event.ANSWERED_GOOD))
+        recovered += 1
+        if len(names) > 1:
+            loop.call_soon(recover, names[1:])
+
+    assert len(board.names) > 3
+    loop.call_soon(recover, [*board.names])
+    slices = rendering.Slices(board)
+    for count in (1, 2, 3):
+        await slices.pause()
+        assert recovered == count
 
 
 async def test_those_who_ask_together_share_one_rendering() -> None:

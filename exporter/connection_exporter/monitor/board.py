@@ -42,6 +42,8 @@ class Board:
         """Long responses that are being rendered from it now."""
         self.transitions = 0
         """How many there have been of all services."""
+        self.faults = 0
+        """How many of these were to neither healthy nor unknown."""
         self._records: dict[str, Record] = {}
         self._subscribers: dict[int, Callable[[Transition], None]] = {}
         self._places = count()
@@ -232,6 +234,7 @@ class Board:
                 self._records[affected].version += 1
         record.transitions_to[status] += 1
         self.transitions += 1
+        self.faults += _is_faulty(status)
         self._known_overall = None
         record.transitions = (transition, *record.transitions[: TRANSITIONS_KEPT - 1])
         for subscriber in tuple(self._subscribers.values()):

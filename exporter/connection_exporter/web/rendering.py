@@ -16,7 +16,8 @@ _SLICE: Final = 0.001
 """Seconds of work after which the event loop runs, if it has little else to do."""
 _LONGEST_SLICE: Final = 0.05
 _NEWS_FIRST: Final = 0.1
-"""Seconds for which a rendering waits, all in all, while services change their status in each iteration of the loop."""
+"""Seconds for which a rendering waits, all in all, while services fail in each iteration of the loop. It does not wait
+while they recover: a scrape in the meantime took a third longer."""
 _PART: Final = 65_536
 """Bytes that are sent at a time: encrypting copies them, so a slow TLS client costs no more than this."""
 _SERVICES: Final = 50
@@ -40,7 +41,7 @@ class Slices:
 
     A slice lasts as long as the other work of the iteration before it has taken, but at most `_LONGEST_SLICE`. A
     rendering thus gets half of the CPU while 1,000 services reconnect, and does not wait for eight of them after each
-    slice. While statuses change, there is no slice, for `_NEWS_FIRST`: 1,000 losses are reported first. ``now`` returns
+    slice. While services fail, there is no slice, for `_NEWS_FIRST`: 1,000 losses are reported first. ``now`` returns
     seconds.
     """
 
@@ -58,10 +59,10 @@ class Slices:
     async def pause(self) -> None:
         """Let the event loop run: before work that takes a slice of its own."""
         while True:
-            transitions, paused = self._board.transitions, self._now()
+            faults, paused = self._board.faults, self._now()
             await asyncio.sleep(0)
             resumed = self._now()
-            if self._board.transitions == transitions or self._news_first <= 0:
+            if self._board.faults == faults or self._news_first <= 0:
                 break
             self._news_first -= resumed - paused
         self._ends = resumed + min(max(resumed - paused, _SLICE), _LONGEST_SLICE)
