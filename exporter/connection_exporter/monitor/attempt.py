@@ -64,7 +64,7 @@ class Attempts:
 
     @property
     def longest(self) -> float:
-        """Seconds within which one ends, two connections being closed before it, unless its check cannot be stopped."""
+        """Seconds within which two connections are closed and an attempt ends, unless the check cannot be stopped."""
         return self._deadline.seconds + 2 * CLOSE_WITHIN
 
     async def make(

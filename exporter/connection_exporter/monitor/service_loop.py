@@ -72,7 +72,7 @@ class ServiceLoop:
         self._bad_answers = 0
         self._in_attempt = False
         self._in_batch = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._forced: asyncio.Future[None] | None = None  # ends with the attempt that is forced
         self._over = False
         self._held = Held()
         self._lost: asyncio.Future[Failure] | None = None  # that of the present session
@@ -90,17 +90,17 @@ class ServiceLoop:
                 await self._wait_until_planned()
         finally:
             self._over = True
-            self._release_waiters()
+            self._release_forced()
 
     async def force(self) -> None:
         """Join the attempt in flight, or make one now; then run a canary, unless they are off."""
         if self._over:
             return
-        self._waiters = self._waiters or [self._loop.create_future()]
-        attempted = self._waiters[0]  # all wait for the same one: of those that never end, no more is kept
+        if self._forced is None:
+            self._forced = self._loop.create_future()
         if not self._in_attempt:
             self._wakeup.set()
-        await asyncio.wait({attempted}, timeout=self._attempts.longest)
+        await asyncio.wait({self._forced}, timeout=self._attempts.longest)
         if self._canary is not None and (canary := self._canary.start()) is not None:
             await asyncio.wait({canary}, timeout=self._attempts.longest)
 
@@ -121,8 +121,7 @@ class ServiceLoop:
             first = await self._attempts.make(task, self._held)
             session = first[0]
             self._session_since = self._now()
-            self._lost = session.lost
-            self._lost.add_done_callback(self._note_loss)
+            self._notice_loss_of(session)
             self._canary = self._canary_over(session)
             self._answered(first, held=False)
             del first  # its details take up to 0.6 KiB, and would be kept as long as the session
@@ -159,24 +158,27 @@ class ServiceLoop:
                 self._in_batch = await turn
             if canary.successor is not None:
                 old, (session, self._held) = self._held, canary.take_successor()
-                self._lost = session.lost
-                self._lost.add_done_callback(self._note_loss)
+                self._notice_loss_of(session)
                 await self._attempts.close(old)
-            if self._canary is None:  # `_note_loss` has ended it
+            if self._canary is None:  # the session is lost, and `_note_loss` has reported it
                 return None
             if session.lost.done():
                 raise valid_failure(session.lost.result())
             now = self._now()
-            if now >= self._planned or self._waiters:
+            if now >= self._planned or self._forced is not None:
                 return session
             if now >= canary.due:
                 canary.start()
                 self._end_attempt()  # there is none: no check waits for a canary
 
+    def _notice_loss_of(self, session: Session) -> None:
+        self._lost = session.lost
+        self._lost.add_done_callback(self._note_loss)
+
     def _note_loss(self, lost: "asyncio.Future[Failure]") -> None:
         """Report the loss of an idle session now, as 1,000 may be lost; its loop closes it when it is its turn."""
-        canary = self._canary if lost is self._lost else None  # a session before may end in the background
-        if canary is not None and canary.successor is None and not self._in_attempt:
+        is_idle = self._canary is not None and self._canary.successor is None and not self._in_attempt
+        if is_idle and lost is self._lost:  # not that of an earlier session, which was still being closed
             with suppress(BaseException):  # whatever it is, the loop meets it again
                 self._ended(valid_failure(lost.result()))
                 self._end_session()
@@ -186,10 +188,10 @@ class ServiceLoop:
 
     async def _wait_until_planned(self) -> None:
         """Wait until the next attempt is due or forced, or until an absent service is seen."""
-        if self._waiters or self._planned <= self._now():
+        if self._forced is not None or self._planned <= self._now():
             return
         in_sight, look_every = await look_out(self._service, self._looks_out)
-        while not self._waiters and (left := self._planned - self._now()) > 0:
+        while self._forced is None and (left := self._planned - self._now()) > 0:
             await self._wakeup.wait(min(left, look_every))
             if look_every < inf:
                 was_in_sight = in_sight
@@ -264,7 +266,7 @@ class ServiceLoop:
             self._batches.checked(self._address)
         if self._in_attempt:
             self._in_attempt = False
-            self._release_waiters()
+            self._release_forced()
 
     def _end_session(self) -> None:
         """End the attempt and the canary, if there are any. Their connections are closed by the caller."""
@@ -273,10 +275,10 @@ class ServiceLoop:
             self._held.add(unused)
         self._canary = self._lost = None
 
-    def _release_waiters(self) -> None:
-        while self._waiters:
-            if not (waiter := self._waiters.pop()).done():
-                waiter.set_result(None)
+    def _release_forced(self) -> None:
+        if self._forced is not None:
+            self._forced.set_result(None)
+            self._forced = None
 
     def _canary_over(self, session: Session) -> Canary:
         return Canary(
