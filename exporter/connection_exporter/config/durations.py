@@ -4,7 +4,8 @@ import re
 from typing import Final
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+_NUMBER: Final = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
+_PART: Final = re.compile(rf"({_NUMBER})(ms|s|m|h|d)")
 _WHOLE: Final = re.compile(rf"(?:{_PART.pattern})+")
 DURATION_PATTERN: Final = rf"^(?:{_PART.pattern})+$"
 """The durations that are accepted, for a JSON Schema."""
@@ -17,16 +18,12 @@ def parse_duration(text: object) -> float:
     """Return ``text`` in seconds. Raises ValueError, whose text says what to write."""
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise ValueError(_WANTED)
-    if not isinstance(text, str) or re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()):
-        with_unit = f"{text}s".strip()
-        raise ValueError(
-            f"a duration needs a unit: write {with_unit} for seconds"
-            if _WHOLE.fullmatch(with_unit)
-            else _WANTED
-        )
-    if not _WHOLE.fullmatch(text.strip()):
+    written = str(text).strip()
+    if re.fullmatch(_NUMBER, written):
+        raise ValueError(f"a duration needs a unit: write {written}s for seconds")
+    if not _WHOLE.fullmatch(written):
         raise ValueError(_WANTED)
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(written))
     if seconds > _LONGEST:
         raise ValueError("a duration is at most 366d")
     return seconds
