@@ -11,6 +11,7 @@ from connection_exporter.core.health import Event
 from connection_exporter.core.retry import Policy
 from connection_exporter.kind import Observation
 from connection_exporter.monitor.batches import Batches
+from connection_exporter.monitor.service_loop import ServiceLoop
 from connection_exporter.monitor.supervisor import Supervisor
 from hypothesis import given
 from hypothesis import strategies as st
@@ -244,6 +245,55 @@ async def test_a_session_that_is_lost_in_its_turn_passes_it_on(names: tuple[str,
         await asyncio.sleep(INTERVAL)
     (at,) = board.times(Event.LOST, name="lost")
     assert abs(board.times(Event.ANSWERED_GOOD, name="next")[1] - at) < 0.01
+
+
+class CancelsInItsTurn(Batches):
+    """Cancels a task between the moment at which it is its turn and the moment at which it runs."""
+
+    def __init__(self) -> None:
+        super().__init__(origin=1000.0)
+        self.task: asyncio.Task[None] | None = None
+
+    def wake(self, address: str, waiter: asyncio.Future[bool]) -> None:
+        super().wake(address, waiter)
+        if self.task is not None:
+            asyncio.get_running_loop().call_soon(self.task.cancel)
+
+
+@on_virtual_time
+async def test_a_service_that_is_stopped_in_its_turn_passes_it_on() -> None:
+    batches, loop = CancelsInItsTurn(), asyncio.get_running_loop()
+    check = ScriptedCheck()
+    it = service(check, POLICY)
+    watch = ServiceLoop(
+        it,
+        Journal([it], VirtualClock()),
+        rand=lambda: 0.5,
+        spawn=loop.create_task,
+        delay=0,
+        batches=batches,
+    )
+    task = asyncio.create_task(watch.run())
+    await asyncio.sleep(1)
+    batches.task = task
+    await asyncio.wait({task})
+    assert len(check.made[0].probed) == 1, "it was not stopped in its turn"
+    assert not batches._queues
+
+
+@on_virtual_time
+async def test_a_turn_in_which_nothing_is_due_is_passed_on() -> None:
+    """A forced canary takes the place of the regular one, and still runs when the slot of that one begins."""
+    check = ScriptedCheck(connects=[GOOD, hang])
+    services = [service(check, POLICY._replace(interval=60, canary=60))]
+    supervisor = Supervisor(services, Journal(services, VirtualClock()), rand=lambda: 0.5)
+    async with supervisor:
+        await asyncio.sleep(59)
+        forced = asyncio.create_task(supervisor.force_check())
+        await asyncio.sleep(1.1)
+        assert not forced.done(), "the canary is over"
+        assert not supervisor._batches._queues
+        await forced
 
 
 @on_virtual_time

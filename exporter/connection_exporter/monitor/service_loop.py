@@ -149,13 +149,12 @@ class ServiceLoop:
         Canaries start here. If one finds that the name leads elsewhere, its connection replaces the session: no loss.
         """
         while True:
-            due = min(self._planned, canary.due)
-            if self._in_batch:  # it was its turn, but the timer was early
-                await self._wakeup.wait(due - self._now())
-            else:
-                turn = self._wakeup.waiter(self._loop)
-                self._batches.join(due, self._now(), self._address, turn)
-                self._in_batch = await turn
+            turn = self._wakeup.waiter(self._loop)
+            self._batches.join(min(self._planned, canary.due), self._now(), self._address, turn)
+            try:
+                await turn
+            finally:  # it may have its turn and be cancelled before it runs: then it passes its turn on as well
+                self._in_batch = turn.done() and not turn.cancelled() and turn.result()
             if canary.successor is not None:
                 old, (session, self._held) = self._held, canary.take_successor()
                 self._notice_loss_of(session)
@@ -169,7 +168,7 @@ class ServiceLoop:
                 return session
             if now >= canary.due:
                 canary.start()
-                self._end_attempt()  # there is none: no check waits for a canary
+            self._end_attempt()  # there is none: no check waits for a canary, or for a turn that came too early
 
     def _notice_loss_of(self, session: Session) -> None:
         self._lost = session.lost
