@@ -19,18 +19,17 @@ __all__ = [
 if TYPE_CHECKING:
     from connection_exporter.config import Config, ConfigError
     from connection_exporter.core.health import Reason, Status
-    from connection_exporter.core.retry import NotRunning, TooSoon
     from connection_exporter.kinds import load as load_config
+    from connection_exporter.monitor.errors import NotRunning, TooSoon, UnknownService
     from connection_exporter.monitor.monitor import Monitor
     from connection_exporter.monitor.record import Transition
-    from connection_exporter.monitor.supervisor import UnknownService
 
 _WHERE = {
     "Monitor": ("connection_exporter.monitor.monitor", "Monitor"),
     "Transition": ("connection_exporter.monitor.record", "Transition"),
-    "UnknownService": ("connection_exporter.monitor.supervisor", "UnknownService"),
-    "NotRunning": ("connection_exporter.core.retry", "NotRunning"),
-    "TooSoon": ("connection_exporter.core.retry", "TooSoon"),
+    "UnknownService": ("connection_exporter.monitor.errors", "UnknownService"),
+    "NotRunning": ("connection_exporter.monitor.errors", "NotRunning"),
+    "TooSoon": ("connection_exporter.monitor.errors", "TooSoon"),
     "Config": ("connection_exporter.config", "Config"),
     "ConfigError": ("connection_exporter.config", "ConfigError"),
     "load_config": ("connection_exporter.kinds", "load"),

@@ -13,7 +13,7 @@ from connection_exporter.config import Config
 from connection_exporter.config.changes import Changes
 from connection_exporter.config.shard import WHOLE, Shard
 from connection_exporter.config.web import WebConfig
-from connection_exporter.core.retry import NotRunning
+from connection_exporter.monitor.errors import NotRunning
 from connection_exporter.monitor.monitor import Monitor
 from connection_exporter.net.names import host_and_port
 from connection_exporter.runtime.reload import Reloader

@@ -2,9 +2,7 @@
 
 import pytest
 from connection_exporter.core.retry import (
-    NotRunning,
     Policy,
-    TooSoon,
     backoff,
     first_start,
     overdue_after,
@@ -91,11 +89,3 @@ def test_a_service_alone_starts_at_once() -> None:
 def test_a_result_is_overdue_two_timeouts_after_the_planned_start() -> None:
     """The attempt may take one timeout; the other is for a loop under load."""
     assert overdue_after(DEFAULTS, next_attempt=100.0) == pytest.approx(110.0)
-
-
-def test_too_soon_says_when_to_come_back() -> None:
-    """For people in the text, for Retry-After as a number."""
-    error = TooSoon(0.44)
-    assert error.retry_after == 0.44
-    assert str(error) == "the last forced check was moments ago: try again in 0.4 s"
-    assert issubclass(NotRunning, Exception)

@@ -9,13 +9,12 @@ import connection_exporter
 import pytest
 from connection_exporter.config import Config
 from connection_exporter.core.health import Reason, Status
-from connection_exporter.core.retry import NotRunning
 from connection_exporter.kind import Check, Observation, Session, Traits
 from connection_exporter.kinds import load_text
 from connection_exporter.kinds.http import check as http_check
 from connection_exporter.monitor import snapshot
+from connection_exporter.monitor.errors import NotRunning, UnknownService
 from connection_exporter.monitor.monitor import Monitor
-from connection_exporter.monitor.supervisor import UnknownService
 from connection_exporter.web.exposition import Exposition
 from prometheus_client import CollectorRegistry
 from support.itself import own_pidfile
@@ -95,6 +94,13 @@ def test_every_error_that_a_caller_may_meet_is_exported() -> None:
     for name in ("ConfigError", "NotRunning", "TooSoon", "UnknownService"):
         assert issubclass(getattr(connection_exporter, name), Exception)
         assert name in connection_exporter.__all__
+
+
+def test_too_soon_says_when_to_come_back() -> None:
+    """For people in the text, for Retry-After as a number."""
+    error = connection_exporter.TooSoon(0.44)
+    assert error.retry_after == 0.44
+    assert str(error) == "the last forced check was moments ago: try again in 0.4 s"
 
 
 class Broken:

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from connection_exporter.core.health import Event, Reason, Status
-from connection_exporter.core.retry import NotRunning, Policy, TooSoon
+from connection_exporter.core.retry import Policy
 from connection_exporter.kind import Failure, Observation
+from connection_exporter.monitor.errors import NotRunning, TooSoon, UnknownService
 from connection_exporter.monitor.record import Transition
-from connection_exporter.monitor.supervisor import STOP_WITHIN, Supervisor, UnknownService
+from connection_exporter.monitor.supervisor import STOP_WITHIN, Supervisor
 from support.logs import captured_logs
 from support.scripted import BAD, GOOD, REFUSED, Journal, ScriptedCheck, Step, after, hang, service
 from support.virtual_time import VirtualClock, on_virtual_time

@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import pytest
 from connection_exporter.app import serving
-from connection_exporter.core.retry import NotRunning
 from connection_exporter.demo.run import start_demo
 from connection_exporter.demo.servers import PostgreSQL, Redis, free_port
 from connection_exporter.kinds import load_text
 from connection_exporter.monitor.board import Board
+from connection_exporter.monitor.errors import NotRunning
 from connection_exporter.monitor.monitor import Monitor
 from connection_exporter.system.clock import SystemClock
 from connection_exporter.web.api import Api

@@ -11,7 +11,6 @@ JITTER = 0.2
 
 _MAX_EXPONENT = 62  # 2.0 ** 1025 raises OverflowError, and max_retry_delay rules long before
 
-
 _CLOSED: Final = 0.05
 """Seconds. The kernel reports it at once; the rest is for a busy event loop."""
 
@@ -67,21 +66,6 @@ def first_start(policy: Policy, *, index: int, total: int) -> float:
 def overdue_after(policy: Policy, *, next_attempt: float) -> float:
     """Return the time after which a missing result is overdue, on the clock of ``next_attempt``."""
     return next_attempt + 2.0 * policy.timeout
-
-
-class TooSoon(Exception):
-    """A forced round was asked for right after another. ``retry_after`` is in seconds."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(f"the last forced check was moments ago: try again in {retry_after:.1f} s")
-        self.retry_after = retry_after
-
-
-class NotRunning(Exception):
-    """Monitoring has not started, or has stopped."""
-
-    def __init__(self) -> None:
-        super().__init__("the monitor is not running: use it within its `async with` block")
 
 
 class Fault(StrEnum):

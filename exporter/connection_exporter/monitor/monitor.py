@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from connection_exporter.config import Config
 from connection_exporter.config.changes import Changes, compare, reconnecting
-from connection_exporter.core.retry import NotRunning
 from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.broken import build_services, import_kinds
+from connection_exporter.monitor.errors import NotRunning
 from connection_exporter.monitor.record import Transition
 from connection_exporter.monitor.subscribers import Subscribers
 from connection_exporter.monitor.supervisor import Supervisor

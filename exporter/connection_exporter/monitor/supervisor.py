@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from connection_exporter.core.health import Event
-from connection_exporter.core.retry import NotRunning, TooSoon, first_start
+from connection_exporter.core.retry import first_start
 from connection_exporter.kind import Service, takes_beats
 from connection_exporter.monitor.attempt import CLOSE_WITHIN
 from connection_exporter.monitor.batches import Batches
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.deadlines import Deadlines
+from connection_exporter.monitor.errors import NotRunning, TooSoon, UnknownService
 from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Report
 from connection_exporter.monitor.service_loop import ServiceLoop
@@ -35,18 +36,6 @@ _BETWEEN_SERVICES: Final = 0.01
 _ALL_WITHIN: Final = 2.0
 
 log = get_logger(__name__)
-
-
-class UnknownService(KeyError):
-    """No service has this name; ``known`` lists those that exist."""
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(name)
-        self.name = name
-        self.known = tuple(known)
-
-    def __str__(self) -> str:
-        return f"no service is called {self.name!r}; known: {', '.join(self.known)}"
 
 
 class Supervisor:

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from connection_exporter.core.retry import NotRunning, TooSoon
 from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.board import Board
+from connection_exporter.monitor.errors import NotRunning, TooSoon
 from connection_exporter.system.threads import run_in_thread
 from connection_exporter.web.coding import IDENTITY
 from connection_exporter.web.cross_origin import CrossOrigin
