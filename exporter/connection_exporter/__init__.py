@@ -46,3 +46,8 @@ def __getattr__(name: str) -> Any:
 
     module, attribute = _WHERE[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    """Return the names of `__all__` too, for `help` and completion, although they are not imported yet."""
+    return sorted({*globals(), *__all__})

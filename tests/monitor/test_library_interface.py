@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import inspect
 import os
+import pydoc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, assert_type
@@ -61,6 +62,13 @@ def _name(annotation: object) -> str:
 def test_the_interface_is_that_of_the_golden_file() -> None:
     shown = "\n".join(interface()).replace("pathlib._local.", "pathlib.")  # where Python 3.13 keeps it
     assert shown + "\n" == GOLDEN.read_text()
+
+
+def test_help_describes_every_exported_name() -> None:
+    """Although each is imported only when it is used."""
+    shown = pydoc.plain(pydoc.render_doc(connection_exporter))
+    for name in connection_exporter.__all__:
+        assert f"    class {name}(" in shown or f"    {name} = load(" in shown
 
 
 async def test_a_typed_program_uses_all_of_it(tmp_path: Path) -> None:
