@@ -1,9 +1,8 @@
 """Owns the interface between the monitor and a kind: what a check offers, what a probe reports.
 
-A kind implements `Check` and `Session` in a folder of `kinds/` (or in a package of your
-own, see docs/adding-a-kind.md) and imports nothing of the exporter but this module, its config
-model, `Reason` and `connection_exporter.net`. It never measures its own latency, counts attempts or decides a status:
-it says what it saw.
+A kind implements `Check` and `Session` in a folder of `kinds/`, or in a package of your own, which needs nothing but
+what docs/adding-a-kind.md lists. It never measures its own latency, counts attempts or decides a status: it says what
+it saw.
 """
 
 from collections.abc import Callable, Mapping

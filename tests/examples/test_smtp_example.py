@@ -103,6 +103,19 @@ async def test_its_failures_use_the_reasons_of_the_exporter(site: Path, tmp_path
     assert (status, mail["status"], mail["reason"]) == (3, "disconnected", "refused")
 
 
+async def test_a_reply_without_end_is_too_large(site: Path, tmp_path: Path) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 " + b"x" * 100_000)
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    config = tmp_path / "config.yml"
+    async with serving(serve) as port:
+        config.write_text(f"services: {{mail: {{kind: smtp, host: 127.0.0.1, port: {port}}}}}")
+        _, mail = await check(config, site)
+    assert (mail["status"], mail["reason"]) == ("disconnected", "too_large")
+
+
 async def test_its_config_errors_are_reported_like_all_others(site: Path, tmp_path: Path) -> None:
     """An unknown key of a foreign kind is named, with the nearest known one."""
     config = tmp_path / "config.yml"

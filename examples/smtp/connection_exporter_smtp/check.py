@@ -16,7 +16,7 @@ class SmtpCheck:
     """One mail server."""
 
     traits = Traits(
-        reasons=REASONS | {Reason.QUERY},
+        reasons=REASONS | {Reason.QUERY, Reason.TOO_LARGE},
         metrics=(
             Metric(
                 "connection_smtp_reply_code",

@@ -58,7 +58,9 @@ class Connection(PacedProtocol):
                 self._reply.set_result(bytes(line))
                 return
         if len(self._buffer) > LINE_LIMIT:
-            self._end(Failure(Reason.PROTOCOL, f"{self._where} sends lines without end"))
+            self._end(
+                Failure(Reason.TOO_LARGE, f"{self._where} sends a line of more than {LINE_LIMIT} bytes")
+            )
 
     def _end_of(self, exc: Exception | None) -> None:
         if exc is not None and (failure := failure_from(exc, self._where)):
