@@ -53,7 +53,7 @@ def test_the_file_of_the_secret_is_watched() -> None:
         (oauth2(client_secret="x"), "oauth2: client_secret and client_secret_file are both given: keep one"),
         (oauth2(scopes="read"), "oauth2.scopes: expected a list"),
         (oauth2(scopes=["read write"]), "scopes[0]: not a scope: write each one as an item of the list"),
-        (oauth2(token_url="http://login/", tls={}), "tls goes with https://: change token_url or remove tls"),
+        (oauth2(token_url="http://login/", tls={}), "tls needs https://: change token_url or remove tls"),
         (oauth2(token_uri="x"), "oauth2.token_uri: unknown key; did you mean 'token_url'?"),
         ("https://login/", "oauth2: expected a mapping, as in {token_url:"),
     ],

@@ -227,7 +227,7 @@ async def test_certificates_inline(folder: Path) -> None:
 def test_a_file_wins_over_inline_text(folder: Path) -> None:
     """As there, and with a warning."""
     notes = read(folder, TLS + "  cert: nonsense\n").notes
-    assert "tls_server_config.cert: cert_file is given too, and wins" in notes
+    assert "tls_server_config.cert: cert_file is also given, and takes precedence" in notes
 
 
 CA = "  client_ca_file: clients.pem\n"
@@ -349,7 +349,6 @@ def test_what_cannot_be_honoured_is_a_warning_of_validate(
     assert main(["validate", f"--config.file={config}", f"--web.config.file={folder / 'web.yml'}"]) == 0
     shown = capsys.readouterr().out
     assert (
-        "warning: tls_server_config.client_auth_type: RequireAnyClientCert takes a certificate of anybody"
-        in shown
+        "warning: tls_server_config.client_auth_type: RequireAnyClientCert accepts any certificate" in shown
     )
     assert "warning: http_server_config.http2" in shown

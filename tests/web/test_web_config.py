@@ -314,7 +314,7 @@ def test_all_errors_are_reported_at_once_without_secrets(file: Path) -> None:
         ("tls_server_config: {cert_file: a.pem, key_file: none.key}", "cannot be read"),
         (TLS + ", client_auth_type: Any}", "client_auth_type: expected"),
         (TLS + ", client_ca_file: ca.pem}", "add `client_auth_type: RequireAndVerifyClientCert`"),
-        (TLS + ", client_allowed_sans: [a]}", "goes with"),
+        (TLS + ", client_allowed_sans: [a]}", "client_allowed_sans: needs"),
         (TLS + ", min_version: TLS13, max_version: TLS12}", "is above max_version"),
         ("tls_server_config: {client_auth_type: NoClientCert}", "cert and cert_file are both missing"),
         ("rate_limit: {interval: soon}", "expected a duration"),

@@ -44,7 +44,7 @@ def add_shard(parser: argparse.ArgumentParser) -> None:
         or "1",  # text, so that argparse checks it as it does a flag
         metavar="K/N",
         type=_shard,
-        help="monitor share K, from 0 to N-1, of the services; N alone takes K from a StatefulSet pod's host name "
+        help="monitor part K of N of the services, counted from 0; N alone takes K from a StatefulSet pod's host name "
         "(default: CONNECTION_EXPORTER_SHARD, or all services)",
     )
 

@@ -69,8 +69,8 @@ def _serve(commands: "_Commands") -> None:
         about="""\
 Monitor the services of a config, and serve their state to curl, Prometheus and
 browsers, until SIGINT or SIGTERM. SIGHUP reloads the config, and so does a
-change of the file. Exit status: 0 after a signal, 1 the monitor failed or
-cannot listen, 2 bad config.""",
+change of the file. Exit status: 0 after a signal, 1 the exporter failed
+or cannot listen, 2 bad config.""",
         examples="""\
   connection-exporter
   connection-exporter serve /etc/connection-exporter/connection-exporter.yml
@@ -157,9 +157,9 @@ def _watch(commands: "_Commands") -> None:
         about="""\
 Show the live board of a running exporter in the terminal; q or Ctrl-C ends it.
 This needs the extra `terminal`: pip install 'connection-exporter[terminal]'.
-Without it, or if the output is not a terminal, print a line per transition.
-Exit status: 0 ended by q, 1 the exporter could not be reached, 130 ended by
-Ctrl-C.""",
+Without it, or if the output is not a terminal, it prints a line for each
+transition. Exit status: 0 ended by q, 1 the exporter could not be reached, 130
+ended by Ctrl-C.""",
         examples="""\
   connection-exporter watch
   connection-exporter watch https://monitor.example.com

@@ -128,9 +128,7 @@ def _refused(text: str, *, anchors: bool) -> list[Mistake]:
             depth -= 1
         elif isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent):
             if event.tag not in (None, "!", _TEXT):
-                problem = (
-                    "YAML tags (!name) are not supported: remove it; a text that begins with ! needs quotes"
-                )
+                problem = "YAML tags (!name) are not supported: remove the tag; a text that begins with ! needs quotes"
                 found.append(Mistake(line, (), problem))
             depth += isinstance(event, yaml.CollectionStartEvent)
             if depth > MAX_DEPTH:
@@ -158,7 +156,9 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> Mistake:
     problem = error.problem or error.context or "cannot be read"
     if "another document" in problem:
         return Mistake(
-            mark.line + 1 if mark else None, (), "a second document (---) begins: a file holds one"
+            mark.line + 1 if mark else None,
+            (),
+            "a second document (---) begins here: a file can contain only one",
         )
     if "nesting depth" in problem:  # newer versions of libyaml have a limit of their own, far above ours
         return Mistake(mark.line + 1 if mark else None, (), _TOO_DEEP)

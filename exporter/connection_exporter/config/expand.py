@@ -49,7 +49,9 @@ def _fill(text: str, path: Path, document: Document, environ: Mapping[str, str])
             return "$"
         name, default = found["name"], found["default"]
         if name is None or not re.fullmatch(_NAME, name):
-            raise _UnreadableError("a variable is written ${NAME} or ${NAME:-default}; for a dollar write $$")
+            raise _UnreadableError(
+                "a variable is written ${NAME} or ${NAME:-default}; for a dollar sign, write $$"
+            )
         if default is not None and "${" in default:
             problem = f"the default of ${{{name}:-…}} cannot contain another variable: write its value"
             raise _UnreadableError(problem)

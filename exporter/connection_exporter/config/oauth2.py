@@ -42,7 +42,7 @@ def _has_a_secret(config: "OAuth2Config") -> str | None:
 
 def _tls_fits(config: "OAuth2Config") -> str | None:
     if config.tls is not None and config.endpoint.scheme == "http":
-        return "tls goes with https://: change token_url or remove tls"
+        return "tls needs https://: change token_url or remove tls"
     return None
 
 

@@ -20,7 +20,7 @@ _SOCKS: Final = ("socks", "socks4", "socks4a", "socks5", "socks5h")
 
 def _tls_fits(proxy: "ProxyConfig") -> str | None:
     if proxy.tls is not None and proxy.url.startswith("http:"):
-        return "tls goes with https://: change the url or remove tls"
+        return "tls needs https://: change the url or remove tls"
     return None
 
 
@@ -40,7 +40,7 @@ class ProxyConfig(Login):
             return given
         parts = _parse(url.strip())
         if both := [key for key in parts if key in given and key != "url"]:
-            raise ValueError(f"url and {both[0]} both say {both[0]}: keep one")
+            raise ValueError(f"url and {both[0]} both set {both[0]}: keep one")
         return {**given, **parts}
 
     @property

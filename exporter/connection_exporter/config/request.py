@@ -67,9 +67,9 @@ class RequestConfig(ServiceConfig, HttpLogin):
             if given.get("tls") is None:
                 given = {**given, "tls": {}}
         elif given.get("tls") is not None:
-            raise ValueError(f"tls goes with {secure}://: change the url or remove tls")
+            raise ValueError(f"tls needs {secure}://: change the url or remove tls")
         if both := [key for key in parts if key in given]:
-            raise ValueError(f"url and {both[0]} both say {both[0]}: keep one")
+            raise ValueError(f"url and {both[0]} both set {both[0]}: keep one")
         return {**given, **parts, "url": None}
 
     @classmethod

@@ -36,7 +36,7 @@ def _hash(value: object) -> object:
 def _header_value(value: str) -> str:
     one_line = " ".join(value.split("\n")).strip()  # as Go's net/http
     if _CONTROL.search(one_line):
-        raise ValueError("a header contains no control character")
+        raise ValueError("a header must not contain a control character")
     return one_line
 
 

@@ -82,7 +82,7 @@ def _client_ca_is_used(tls: "TlsServer") -> str | None:
 
 def _names_are_checked(tls: "TlsServer") -> str | None:
     if tls.client_allowed_sans and tls.verify_mode is not ssl.CERT_REQUIRED:
-        return "client_allowed_sans: goes with `client_auth_type: RequireAndVerifyClientCert`"
+        return "client_allowed_sans: needs `client_auth_type: RequireAndVerifyClientCert`"
     return None
 
 
@@ -151,25 +151,25 @@ class TlsServer(Section):
 
     @property
     def notes(self) -> Iterator[str]:
-        """What is asked for and will not happen, each with what happens instead."""
+        """What is configured and cannot take effect, each with what happens instead."""
         for key in ("cert", "key", "client_ca"):
             if getattr(self, key) is not None and getattr(self, f"{key}_file") is not None:
-                yield f"{key}: {key}_file is given too, and wins"
+                yield f"{key}: {key}_file is also given, and takes precedence"
         if len(self.curve_preferences) > 1:
-            yield "curve_preferences: of several, OpenSSL chooses by itself; a single one is used"
+            yield "curve_preferences: with several curves, OpenSSL chooses; only a single one takes effect"
         if set(self.cipher_suites) & set(_TLS13_CIPHERS):
-            yield "cipher_suites: those of TLS 1.3 are always on, as in Go"
+            yield "cipher_suites: the suites of TLS 1.3 are always on, as in Go"
         if self.client_auth_type == "RequestClientCert":
             yield "client_auth_type: RequestClientCert has no effect: a certificate would not be verified"
         if self.client_auth_type in _ANY_CERTIFICATE:
             instead = (
-                "it is verified here, as by RequireAndVerifyClientCert"
+                "the exporter verifies it, as with RequireAndVerifyClientCert"
                 if self.verify_mode is ssl.CERT_REQUIRED
                 else "no certificate is requested"
             )
-            yield f"client_auth_type: {self.client_auth_type} takes a certificate of anybody: {instead}"
+            yield f"client_auth_type: {self.client_auth_type} accepts any certificate: {instead}"
         if self.verify_mode is not ssl.CERT_NONE and not self.has_client_ca:
-            yield "client_auth_type: without client_ca_file, the authorities of the system vouch for clients"
+            yield "client_auth_type: without client_ca_file, clients are verified by the system's authorities"
 
 
 def _pem(folder: Path, file: Path | None, text: str | None) -> Path | str:

@@ -37,7 +37,7 @@ def test_a_unix_socket_is_a_path() -> None:
         ({"url": "http://cache"}, "expected redis://host"),
         ({"url": "redis://cache/zero"}, "number of the database"),
         ({"url": "unix://run/redis.sock"}, "unix:///path"),
-        ({"url": "redis://cache:7000", "port": 7000}, "url and port both say port"),
+        ({"url": "redis://cache:7000", "port": 7000}, "url and port both set port"),
         ({"depth": False, "expect": {"role": "master"}}, "expect.role needs INFO"),
         ({"expect": {"role": "primary"}}, "'master' or 'replica'"),
     ],

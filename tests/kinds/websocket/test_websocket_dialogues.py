@@ -200,7 +200,7 @@ async def test_a_pattern_and_conditions_have_to_hold_for_the_same_message() -> N
             "on_probe: step 1 sends a {name} that no earlier expect captures: known are di",
         ),
         ({"on_probe": {"expect_json": {"a..b": 1}}}, "a..b: not a path"),
-        ({"on_probe": {"send": "x", "within": "1s"}}, "within goes with expect"),
+        ({"on_probe": {"send": "x", "within": "1s"}}, "within needs expect"),
         ({"on_probe": {}}, "a step needs send, send_file or expect"),
     ],
 )

@@ -25,7 +25,7 @@ Attributes = Literal["any", "read-write", "read-only", "primary", "standby", "pr
 
 def _one_host(host: object) -> object:
     if isinstance(host, list) or (isinstance(host, str) and "," in host):
-        raise ValueError("several hosts are a list of their own: write `hosts: [db1, db2]`")
+        raise ValueError("write several hosts as a list: `hosts: [db1, db2]`")
     return host
 
 
@@ -89,7 +89,7 @@ def _hosts_are_one_list(config: "PostgresqlConfig") -> str | None:
 
 def _role_needs_depth(config: "PostgresqlConfig") -> str | None:
     if config.expect.role and (config.pooler or not config.depth):
-        return "expect.role needs depth: it does not go with pooler: true or depth: false"
+        return "expect.role needs depth, which pooler: true and depth: false turn off: remove one of them"
     return None
 
 

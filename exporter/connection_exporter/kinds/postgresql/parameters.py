@@ -110,7 +110,7 @@ def with_keys_of(parameters: Mapping[str, str], given: Mapping[str, Any]) -> dic
     for key in keys:
         for other in ("host", "hosts") if key in ("host", "hosts") else (key,):
             if other in given:
-                raise ValueError(f"dsn and {other} both say {other}: keep one")
+                raise ValueError(f"dsn and {other} both set {other}: keep one")
     mode = keys.get("sslmode", given.get("sslmode"))
     tls = {_TLS_KEYS[name]: value for name, value in parameters.items() if name in _TLS_KEYS}
     if tls.get("ca_file") == "system":
@@ -167,7 +167,7 @@ def _merged(given: Any, tls: dict[str, str]) -> Any:
     if not isinstance(given, dict):
         return tls if given is None else given
     if both := [key for key in tls if key in given]:
-        raise ValueError(f"dsn and tls.{both[0]} both say {both[0]}: keep one")
+        raise ValueError(f"dsn and tls.{both[0]} both set {both[0]}: keep one")
     return {**given, **tls}
 
 

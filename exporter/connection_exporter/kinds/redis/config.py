@@ -97,7 +97,7 @@ def _expect_needs_depth(config: "RedisConfig") -> str | None:
     wanted = [key for key in ("role", "master_link_up") if getattr(config.expect, key) is not None]
     if not wanted or config.depth:
         return None
-    return f"expect.{wanted[0]} needs INFO: it does not go with depth: false"
+    return f"expect.{wanted[0]} needs INFO, which depth: false turns off: remove one of them"
 
 
 def _sentinel_alone(config: "RedisConfig") -> str | None:
@@ -106,7 +106,7 @@ def _sentinel_alone(config: "RedisConfig") -> str | None:
     if config.cluster:
         return "cluster: Sentinel does not manage a Redis Cluster: keep `sentinel` or `cluster`"
     if config.expect.role == "replica" or config.expect.master_link_up is not None:
-        return "expect: Sentinel leads to the master: remove what is expected of a replica"
+        return "expect: Sentinel always leads to the master: remove the conditions on a replica"
     return None
 
 
@@ -144,7 +144,7 @@ class RedisConfig(ServiceConfig, Login):
             return given
         read = read_url(url)
         if both := [key for key in read.given if given.get(key) is not None]:
-            raise ValueError(f"url and {both[0]} both say {both[0]}: keep one")
+            raise ValueError(f"url and {both[0]} both set {both[0]}: keep one")
         tls: dict[str, Any] = {"tls": {}} if read.tls and given.get("tls") is None else {}
         return {**given, **tls, **read.given, "url": None}
 

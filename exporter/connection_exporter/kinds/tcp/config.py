@@ -56,7 +56,7 @@ def _does_something(step: "Step") -> str | None:
 
 def _within_has_expect(step: "Step") -> str | None:
     alone = step.within is not None and step.expect is None and step.expect_hex is None
-    return "within goes with expect: add it, or remove within" if alone else None
+    return "within needs expect: add expect, or remove within" if alone else None
 
 
 class Step(Strict):
@@ -106,7 +106,9 @@ Dialogue = Annotated[list[Step], BeforeValidator(_listed, json_schema_input_type
 
 def _has_a_place(config: "TcpConfig") -> str | None:
     if config.host is None:
-        return "say where: `address: host:port`, `url: tcp://host:port`, or `host` and `port`"
+        return (
+            "the address is missing: write `address: host:port`, `url: tcp://host:port`, or `host` and `port`"
+        )
     missing = config.port is None and not config.host.startswith("/")
     return "`port` is missing: add it" if missing else None
 
@@ -135,10 +137,10 @@ class TcpConfig(ServiceConfig):
         """Replace `url` or `address` by their parts. Raises ValueError."""
         places = [key for key in ("url", "address", "host") if given.get(key) is not None]
         if len(places) > 1:
-            raise ValueError(f"{places[0]} and {places[1]} both say where: keep one")
+            raise ValueError(f"{places[0]} and {places[1]} both give the address: keep one")
         parts, begins_with_tls = _parts(given)
         if "port" in parts and given.get("port") is not None:
-            raise ValueError(f"{places[0]} and port both say port: keep one")
+            raise ValueError(f"{places[0]} and port both set port: keep one")
         if begins_with_tls and given.get("starttls") is not None:
             raise ValueError("starttls begins in plain text: write tcp://, or remove starttls")
         if given.get("tls") is None and (begins_with_tls or given.get("starttls") is not None):

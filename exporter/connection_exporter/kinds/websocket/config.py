@@ -63,7 +63,7 @@ def _does_something(step: "Step") -> str | None:
 
 def _within_has_expect(step: "Step") -> str | None:
     alone = step.within is not None and not _expects(step)
-    return "within goes with expect: add it, or remove within" if alone else None
+    return "within needs expect: add expect, or remove within" if alone else None
 
 
 class Step(Strict):
