@@ -143,6 +143,13 @@ def test_the_status_is_the_first_row_that_holds(
     assert status_of(health, retries=retries).value == status
 
 
+def test_a_good_answer_changes_no_fact_of_a_healthy_service() -> None:
+    """`Board` leaves the table out for these, which are nearly all events."""
+    healthy = [health for health in FACTS if status_of(health, retries=3) is Status.HEALTHY]
+    assert healthy
+    assert [advance(health, Event.ANSWERED_GOOD) for health in healthy] == healthy
+
+
 def test_codes_ascend_by_severity_with_unknown_lowest() -> None:
     """The numbers are published: a dashboard depends on each, ``max_over_time`` on their order."""
     assert {status.value: status.code for status in Status} == {

@@ -1,4 +1,4 @@
-"""Checks what `watch` has received before it is drawn: the other end may be no exporter, or mean harm."""
+"""Checks what `watch` has received before it is drawn: the other end may not be an exporter, or may be hostile."""
 
 from collections.abc import Mapping
 from datetime import datetime, tzinfo

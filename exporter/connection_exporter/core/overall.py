@@ -1,4 +1,4 @@
-"""Owns the one word for everything: the overall status, from the statuses of all services."""
+"""Owns the overall status: one word that follows from the statuses of all services."""
 
 from collections.abc import Iterable
 from enum import StrEnum

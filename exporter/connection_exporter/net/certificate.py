@@ -1,4 +1,4 @@
-"""Owns what the certificates of a service tell: which of them expires first. Must not judge whether to trust them.
+"""Reads the certificates of a service: which of them expires first. Must not judge whether to trust them.
 
 Python parses a peer's certificate only if it was verified, and never the others of its chain
 (`ssl.SSLSocket.getpeercert`). So the few fields that matter are read from the DER form here.

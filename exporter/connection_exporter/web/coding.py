@@ -1,4 +1,4 @@
-"""Owns the content codings of /metrics: gzip, of which what stays the same is kept, and zstd. Runs in a thread."""
+"""Owns the content codings of /metrics: gzip, which keeps what stays the same, and zstd. Runs in a thread."""
 
 import struct
 import sys
@@ -13,7 +13,7 @@ from connection_exporter.web.rendering import in_parts
 
 try:
     from isal import isal_zlib as deflate  # 6 MB: 3 ms, where zlib takes 21, and 10 % smaller
-except ImportError:  # there is none for every machine
+except ImportError:  # not every machine has a wheel
     import zlib as deflate  # type: ignore[no-redef]
 
 _LEVEL: Final = 1

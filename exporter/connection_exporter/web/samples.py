@@ -1,4 +1,4 @@
-"""Writes the sample lines of a metric family, for speed by hand: a thousand services have 48,000 of them.
+"""Writes the sample lines of a metric family, by hand for speed: a thousand services have 58,000 of them.
 
 Tests compare every byte with prometheus_client.
 """

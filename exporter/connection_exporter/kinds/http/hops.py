@@ -1,4 +1,4 @@
-"""What the requests of one probe came to: each with its response, and the details that all of them add up to."""
+"""The requests of one probe, each with its response, and the details that follow from all of them."""
 
 import time
 from typing import Final, NamedTuple
