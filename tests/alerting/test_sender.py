@@ -131,6 +131,13 @@ async def test_a_client_certificate_is_sent_and_the_server_name_is_checked(tmp_p
                 await until(lambda: sender.healthy)
 
 
+@pytest.mark.parametrize("host", ["☃.invalid", "xn--a.invalid"])
+async def test_a_name_that_idna_2008_forbids_is_looked_up_like_any_other(host: str) -> None:
+    async with sending(f'{{alertmanagers: ["https://{host}:9093"]}}') as sender:
+        await until(lambda: sender.failed > 0)
+    assert not sender.healthy
+
+
 async def test_a_bearer_token_is_read_again_and_a_wrong_one_is_a_failure_until_then(tmp_path: Path) -> None:
     """A proxy in front of a real Alertmanager checks the token, as they usually do."""
     secret = tmp_path / "token"

@@ -20,6 +20,7 @@ from connection_exporter.kinds import load_text
 from connection_exporter.monitor.details import printable
 from connection_exporter.web.server import bind
 from rich.console import Console
+from support import streams
 from support.live import QUICK, web
 from support.live import exporter as serves
 from support.terminals import CONTROL, terminal
@@ -256,6 +257,35 @@ async def test_a_password_in_the_address_is_not_shown_beside_the_board() -> None
             shown.type(b"q")
             await shown.ended()
     assert "s3cret" not in shown.text
+
+
+async def first_line(url: str) -> str:
+    """Return the first line that it writes to stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "connection_exporter", "watch", url),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=-1,
+    )
+    assert process.stderr is not None
+    said = await asyncio.wait_for(process.stderr.readline(), 30)
+    process.terminate()
+    await process.communicate()
+    return said.decode()
+
+
+async def test_a_name_that_idna_2008_forbids_is_looked_up_like_any_other() -> None:
+    said = await first_line("http://xn--a.invalid:8000")
+    assert said.startswith("connection-exporter: cannot reach http://xn--a.invalid:8000: ")
+
+
+async def test_a_redirect_to_such_a_name_is_a_lost_connection() -> None:
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://xn--a.invalid/\r\nContent-Length: 0\r\n\r\n")
+
+    async with streams.serving(redirect) as port:
+        said = await first_line(f"http://127.0.0.1:{port}")
+    assert said.startswith(f"connection-exporter: lost the connection to http://127.0.0.1:{port} ")
 
 
 @pytest.mark.parametrize(

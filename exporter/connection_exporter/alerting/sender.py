@@ -67,7 +67,9 @@ class Sender:
     ) -> None:
         self.url = url
         self.place = place_of(url)
-        self._host = httpx.URL(url).host
+        # Neither `host` nor the Host header that httpx would make of it: both raise for names that IDNA 2008 forbids.
+        self._host = httpx.URL(url).raw_host.decode()
+        self._authority = httpx.URL(url).netloc
         self.sent = 0
         self.failed = 0
         self.delivered_at = clock.wall()
@@ -152,7 +154,9 @@ class Sender:
     async def _post(self, alerts: list[dict[str, Any]]) -> None:
         client = await self._current_client()
         authorization = await self._config.authorization()
-        headers = {} if authorization is None else {b"Authorization": authorization.encode()}
+        headers = {b"Host": self._authority}
+        if authorization is not None:
+            headers[b"Authorization"] = authorization.encode()
         tls = self._config.tls
         name = tls.server_name if tls is not None and tls.server_name else self._host
         url, extensions = f"{self.url}/api/v2/alerts", {"sni_hostname": certificate_name(name)}

@@ -184,7 +184,7 @@ async def _follow(seen: Seen, view: View, pause: float) -> str:
                 why = f"{seen.place} ended the connection"
             except _Refused as refused:
                 return str(refused)
-            except (httpx.HTTPError, ssl.SSLError) as error:
+            except (httpx.HTTPError, ssl.SSLError, UnicodeError) as error:  # the last: a name in a redirect
                 why = _words(error, seen.place)
             failed += 1
             if failed > ATTEMPTS:
@@ -200,8 +200,12 @@ class _Refused(Exception):
 
 async def _events(client: httpx.AsyncClient, seen: Seen) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     """Yield each event, and an event without a name for each comment. Raises httpx.HTTPError, _Refused."""
-    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": seen.last_id} if seen.last_id else {})
-    async with client.stream("GET", f"{seen.url.rstrip('/')}/events", headers=headers) as answer:
+    url = httpx.URL(f"{seen.url.rstrip('/')}/events")
+    # httpx would decode the name for the header Host, which fails for names that IDNA 2008 forbids, as with emoji.
+    headers = {"Host": url.netloc.decode(), "Accept": "text/event-stream"}
+    if seen.last_id:
+        headers["Last-Event-ID"] = seen.last_id
+    async with client.stream("GET", url, headers=headers) as answer:
         place = _without_login(str(answer.url))
         if answer.status_code in _FINAL:
             raise _Refused(f"{place} responds with {answer.status_code} {answer.reason_phrase}")
@@ -238,7 +242,7 @@ def _mistake(url: str) -> str | None:
         return (
             "not an address: write http://host:port; in a password % : / ? # @ have to be escaped, as in %2F"
         )
-    if given.scheme not in ("http", "https") or not given.host or (given.port or 0) > 65535:
+    if given.scheme not in ("http", "https") or not given.raw_host or (given.port or 0) > 65535:
         return "not an address: write http://host:port"
     return None
 
