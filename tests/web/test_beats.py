@@ -2,12 +2,22 @@
 
 import base64
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import bcrypt
 import httpx
 import pytest
-from connection_exporter.web.beats import GUESSES
+from connection_exporter.kind import Service
+from connection_exporter.kinds import load_text
+from connection_exporter.kinds.heartbeat.check import HeartbeatCheck
+from connection_exporter.kinds.heartbeat.config import HeartbeatConfig
+from connection_exporter.kinds.registry import build
+from connection_exporter.monitor.board import Board
+from connection_exporter.net import Network
+from connection_exporter.system.clock import SystemClock
+from connection_exporter.web.beats import GUESSES, Beats
+from starlette.requests import Request
 from support.web_clients import listening
 
 TOKEN = "a-token-of-some-length"
@@ -45,6 +55,35 @@ async def test_a_beat_shows_before_it_is_answered() -> None:
         assert re.search(
             r'^connection_heartbeat_beats_total{.*name="nightly_backup".*} 3', metrics, re.MULTILINE
         )
+
+
+async def test_a_beat_that_comes_during_a_reload_is_not_lost() -> None:
+    """The service is replaced while the token is read from its file."""
+    before, after = (
+        load_text(f"services: {{it: {{kind: heartbeat, max_age: {n}h}}}}").services for n in (1, 2)
+    )
+    (replacement,) = build(after, Network())
+
+    class ReplacedMeanwhile(HeartbeatCheck):
+        async def token(self) -> str | None:
+            board.replace(replacement)
+            return await super().token()
+
+    config = before["it"]
+    assert isinstance(config, HeartbeatConfig)
+    service = Service("it", "heartbeat", ReplacedMeanwhile(config, Network()), config.policy)
+    board = Board([service], SystemClock())
+    board.active = True
+    checked: list[str] = []
+
+    async def check_now(names: Sequence[str]) -> None:
+        checked.extend(names)
+
+    scope = {"type": "http", "headers": [], "query_string": b"", "path_params": {"name": "it"}}
+    answer = await Beats(board, check_now, ()).take(Request(scope))
+    assert (answer.status_code, checked) == (200, ["it"])
+    assert isinstance(replacement.check, HeartbeatCheck)
+    assert replacement.check.observe().reason is None, "the beat went to the check that was replaced"
 
 
 async def test_an_unknown_name_lists_those_of_the_kind() -> None:

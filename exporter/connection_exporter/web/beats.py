@@ -62,12 +62,14 @@ class Beats:
         if not may_act(request.headers, self._origins):
             return problem(HTTPStatus.FORBIDDEN, "pages of another site must not send a beat")
         name = request.path_params["name"]
-        check = self._board.record(name).service.check if name in self._board else None
+        check = self._check_of(name)
         if not takes_beats(check):
             known = [record.name for record in self._board.records() if takes_beats(record.service.check)]
             return _unknown(name, known)
         if (refusal := await self._refusal(name, check, request.headers.get("authorization"))) is not None:
             return refusal
+        if self._check_of(name) is not check:  # a reload has replaced it while the token was read
+            return await self.take(request)
         status = request.query_params.get("status", "ok")
         if status not in _STATUSES:
             return problem(HTTPStatus.BAD_REQUEST, f"unknown status {status[:40]!r}: write ok or fail")
@@ -76,6 +78,9 @@ class Beats:
         check.beat(Beat(_STATUSES[status], request.query_params.get("message", "")[:_LONGEST]))
         await self._check_now([name])
         return Response(headers=NO_CACHE)
+
+    def _check_of(self, name: str) -> object:
+        return self._board.record(name).service.check if name in self._board else None
 
     async def _refusal(self, name: str, check: TakesBeats, authorization: str | None) -> Response | None:
         """Return why a beat is not accepted, or ``None``."""
