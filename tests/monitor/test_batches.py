@@ -11,6 +11,8 @@ from connection_exporter.core.health import Event
 from connection_exporter.core.retry import Policy
 from connection_exporter.kind import Observation
 from connection_exporter.monitor.batches import Batches
+from connection_exporter.monitor.deadlines import Deadlines
+from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.service_loop import ServiceLoop
 from connection_exporter.monitor.supervisor import Supervisor
 from hypothesis import given
@@ -271,7 +273,9 @@ async def test_a_service_that_is_stopped_in_its_turn_passes_it_on() -> None:
         rand=lambda: 0.5,
         spawn=loop.create_task,
         delay=0,
+        limiter=RateLimiter(),
         batches=batches,
+        deadlines=Deadlines(),
     )
     task = asyncio.create_task(watch.run())
     await asyncio.sleep(1)

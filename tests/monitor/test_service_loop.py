@@ -18,6 +18,8 @@ from connection_exporter.core.retry import Policy
 from connection_exporter.kind import Failure, Observation
 from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.attempt import CLOSE_WITHIN, waited_for
+from connection_exporter.monitor.batches import Batches
+from connection_exporter.monitor.deadlines import Deadlines
 from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Record, Report
 from connection_exporter.monitor.service_loop import ServiceLoop
@@ -98,7 +100,14 @@ async def watching(
             return tasks.create_task(work)
 
         bench.watch = ServiceLoop(
-            service(check, policy), bench.board, rand=rand, spawn=spawn, delay=delay, limiter=limiter
+            service(check, policy),
+            bench.board,
+            rand=rand,
+            spawn=spawn,
+            delay=delay,
+            limiter=limiter or RateLimiter(),
+            batches=Batches(origin=bench.clock.monotonic()),
+            deadlines=Deadlines(),
         )
         bench.task = tasks.create_task(bench.watch.run())
         await settle()

@@ -39,7 +39,8 @@ class ServiceLoop:
     """The loop of one service.
 
     ``rand`` returns numbers from 0 to 1. ``spawn`` starts a task that the supervisor owns. ``delay`` is the number of
-    seconds until the first attempt. All loops share ``limiter`` and wait for it before they connect.
+    seconds until the first attempt. All loops share ``batches``, ``deadlines``, and ``limiter``, for which they wait
+    before they connect.
     """
 
     def __init__(
@@ -50,9 +51,9 @@ class ServiceLoop:
         rand: Callable[[], float],
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
         delay: float,
-        limiter: RateLimiter | None = None,
-        batches: Batches | None = None,
-        deadlines: Deadlines | None = None,
+        limiter: RateLimiter,
+        batches: Batches,
+        deadlines: Deadlines,
     ) -> None:
         self._service = service
         self._policy = service.policy
@@ -61,9 +62,9 @@ class ServiceLoop:
         self._now = board.clock.monotonic
         self._rand = rand
         self._spawn = spawn
-        self._attempts = Attempts(service, self._now, deadlines or Deadlines())
-        self._limiter = limiter or RateLimiter()
-        self._batches = batches or Batches(origin=self._now())
+        self._attempts = Attempts(service, self._now, deadlines)
+        self._limiter = limiter
+        self._batches = batches
         self._address = service.address
         self._loop = asyncio.get_running_loop()
         self._wakeup = Wakeup()
