@@ -212,7 +212,7 @@ NOTHING: Final = About()
 class Service:
     """One configured service.
 
-    ``traits`` and ``address`` are read from the check once: a plug-in's property that raises later harms nobody.
+    ``traits`` and ``address`` are read from the check once: a plug-in's property that raises later does no harm.
     """
 
     name: str

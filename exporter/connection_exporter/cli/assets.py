@@ -2,7 +2,7 @@
 
 A wheel contains them in the folder ``assets`` of the package, under the paths that they have in the repository; an
 editable installation reads them from there. ``SHA256SUMS`` in the target folder lists what was written, so that the
-next version can tell the files that somebody has changed.
+next version can tell which files have been changed.
 """
 
 import hashlib

@@ -4,7 +4,7 @@ from connection_exporter.core.health import Reason
 
 
 class Failure(Exception):
-    """No answer: an attempt that came to nothing, or the end of a held session.
+    """No answer: an attempt that failed, or the end of a held session.
 
     The message is for people and is published as it is, so it must never hold a secret.
     """

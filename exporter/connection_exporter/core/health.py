@@ -63,7 +63,7 @@ class Reason(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What the last answer, or the last canary, came to."""
+    """Whether the last answer, or the last canary, was good."""
 
     NONE = "none"
     GOOD = "good"

@@ -74,7 +74,7 @@ class Batches:
         due.append((address, waiter))
 
     def recheck_clock(self) -> None:
-        """Let nobody join those who wait for a slot: the clock has jumped, so their timers are late."""
+        """Forget the timers of all slots, which are late because the clock has jumped: later checks start new ones."""
         self._due = {}
 
     def wake(self, address: str, waiter: "asyncio.Future[bool]") -> None:

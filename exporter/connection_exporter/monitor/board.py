@@ -76,7 +76,7 @@ class Board:
     def replace(self, service: Service) -> None:
         """Put a changed service in the place of the one of its name. Raises KeyError.
 
-        What was counted goes on, or Prometheus would see a reset that never was. A service of another
+        Counters continue, or Prometheus would see a reset that did not happen. A service of another
         kind is a different service with different series, and starts from zero.
         """
         record = self._records[service.name]

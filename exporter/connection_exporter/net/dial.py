@@ -56,7 +56,7 @@ _STAGGER: Final = 0.25
 
 
 class Handshake(NamedTuple):
-    """What a TLS handshake took, in seconds, what it came to, and the certificate that expires first."""
+    """How long a TLS handshake took, in seconds, what was negotiated, and the certificate that expires first."""
 
     seconds: float
     version: str | None

@@ -118,7 +118,7 @@ class Endpoint:
         return details
 
     def _with_tls(self, link: Link, transport: asyncio.Transport, *, seconds: float) -> Link:
-        """Return ``link`` with what its TLS handshake came to, and note the certificate."""
+        """Return ``link`` with the result of its TLS handshake, and note the certificate."""
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
         if not tls.session_reused:
             self.certificate = first_to_expire(tls)

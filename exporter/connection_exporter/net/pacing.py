@@ -1,7 +1,7 @@
 """Reading at a bounded pace: bytes from a service reach its parser in slices, and the event loop runs in between.
 
 One read from a socket can bring 256 KiB, and whatever parses that in one go holds up every other service: 128 Ki
-WebSocket frames take seconds. A `PacedReader` is between a transport and a parser. Small reads, which is to say
+WebSocket frames take seconds. A `PacedReader` is between a transport and a parser. Small reads, such as
 every healthy answer, go straight through. A larger read is cut into slices; reading from the socket is paused, and
 the slices of all services together get at most `TURN` seconds of CPU before the loop runs for at least `REST`.
 """
@@ -209,7 +209,7 @@ class PacedProtocol(asyncio.Protocol):
 
 
 def _parse_nothing(_: bytes) -> None:
-    """Parse what comes to a reader that is discarded."""
+    """Ignore what arrives at a reader that is discarded."""
 
 
 def raw_transport(transport: asyncio.BaseTransport) -> asyncio.Transport:

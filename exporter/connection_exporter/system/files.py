@@ -1,4 +1,4 @@
-"""Reads files that somebody else may replace by anything: a pipe, a device, a file without end."""
+"""Reads files that others may replace by anything: a pipe, a device, a file without end."""
 
 import errno
 import os

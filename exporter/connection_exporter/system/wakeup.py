@@ -42,7 +42,7 @@ class Wakeup:
             timer.cancel()
 
     def waiter(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[bool]":
-        """Return a future that is False when the event is set, unless somebody else has made it True before."""
+        """Return a future that becomes False when the event is set, unless another caller has set it to True before."""
         self._waiter = waiter = loop.create_future()
         if self._is_set:
             self._is_set = False

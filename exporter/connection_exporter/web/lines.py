@@ -1,4 +1,4 @@
-"""Owns the sample lines of all services, by family, and writes those anew whose values have changed.
+"""Owns the sample lines of all services, by family, and writes again those whose values have changed.
 
 A service changes far less often than it is scraped, and a check whose answer is as good as the last one changes only
 what is measured. This module does not know how lines are sent.
@@ -64,7 +64,7 @@ class Sheet:
             yield family, pieces
 
     async def _arrange(self, records: list[Record], slices: Slices) -> None:
-        """Begin anew, with these services."""
+        """Start over, with these services."""
         rows: list[_Row] = []
         families = {family.name: family for family in FAMILIES}
         for record in records:

@@ -1,6 +1,6 @@
 """Builds requests from the config and from redirects.
 
-What comes from files (credentials, headers, a body) is added to each request anew, because a file may have changed.
+What comes from files (credentials, headers, a body) is read again for each request, because a file may have changed.
 Without files and access tokens, the first request of a probe is always the same, and is built once.
 """
 
@@ -132,7 +132,7 @@ class Requests:
         """The bytes of the first request, once they have been built, if they are always the same."""
 
     async def content(self) -> Content:
-        """Return what goes into the next request; files are read anew. Raises `Failure` (auth)."""
+        """Return what goes into the next request; files are read again. Raises `Failure` (auth)."""
         config, body = self._config, self._body
         headers = [(name, await read_header(name, value)) for name, value in self._from_files]
         tokens = self._tokens
