@@ -278,14 +278,16 @@ async def test_a_name_that_idna_2008_forbids_is_looked_up_like_any_other() -> No
     assert said.startswith("connection-exporter: cannot reach http://xn--a.invalid:8000: ")
 
 
-async def test_a_redirect_to_such_a_name_is_a_lost_connection() -> None:
+async def test_a_redirect_to_such_a_name_is_explained() -> None:
     async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://xn--a.invalid/\r\nContent-Length: 0\r\n\r\n")
 
     async with streams.serving(redirect) as port:
         said = await first_line(f"http://127.0.0.1:{port}")
-    assert said.startswith(f"connection-exporter: lost the connection to http://127.0.0.1:{port} ")
+    assert said == (
+        f"connection-exporter: http://127.0.0.1:{port} redirects to a host whose name is not valid\n"
+    )
 
 
 @pytest.mark.parametrize(

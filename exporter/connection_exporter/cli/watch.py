@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import socket
 import ssl
 import sys
 import time
@@ -19,6 +17,7 @@ import httpx
 
 from connection_exporter.cli.received import check_overall, check_service, check_transition
 from connection_exporter.cli.terminal import INSTALL, console_on, is_terminal
+from connection_exporter.cli.watch_errors import IS_IT, mistake_in, problem_of, without_login
 from connection_exporter.monitor.details import printable
 from connection_exporter.net.tls import make_context
 from connection_exporter.net.tls_options import TlsOptions
@@ -33,8 +32,6 @@ PAUSE: Final = 5.0
 _TIMEOUT: Final = httpx.Timeout(5.0, read=11.0)
 """The exporter sends something every 5 s, so a link that is silent for 11 s is dead."""
 _LIVE: Final = "live"
-_FINAL: Final = (401, 403, 404, 405)
-"""Statuses that another attempt will not change."""
 
 
 @dataclass(slots=True)
@@ -47,13 +44,14 @@ class Seen:
     changes: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=100))
     link: str = "connecting"
     heard: float | None = None
+    """When the exporter has sent something, after its first board."""
     last_id: str = ""
     skew: float = 0.0
 
     @property
     def place(self) -> str:
         """The URL without user and password."""
-        return _without_login(self.url)
+        return without_login(self.url)
 
     @property
     def live(self) -> bool:
@@ -61,10 +59,12 @@ class Seen:
         return self.link == _LIVE
 
     def take(self, event: str, data: dict[str, Any]) -> None:
-        """Apply an event. Unknown events are ignored, because the exporter may be newer.
+        """Apply an event. Unknown events are ignored, because the exporter may be newer; the board is always the first.
 
         Raises LookupError, TypeError or AttributeError if the other end is no exporter.
         """
+        if event not in ("", "board") and not self.overall:
+            raise LookupError(event)
         match event:
             case "board":
                 services = data.pop("services")
@@ -103,7 +103,7 @@ async def watch(url: str, *, color: bool = True, pause: float = PAUSE) -> int:
     KeyboardInterrupt.
     """
     seen = Seen(url if "://" in url else f"http://{url}")
-    if (mistake := _mistake(seen.url)) is not None:
+    if (mistake := mistake_in(seen.url)) is not None:
         return _ended(f"{seen.place}: {mistake}")
     console = console_on(sys.stdout, color=color) if sys.stdin.isatty() else None
     if console is not None:
@@ -169,29 +169,40 @@ async def _follow(seen: Seen, view: View, pause: float) -> str:
         while True:
             try:
                 async for event, data in _events(client, seen):
-                    seen.heard = time.time()
-                    if not seen.live:
-                        failed, seen.link = 0, _LIVE
-                        view.on_link()
-                    if event:
-                        try:
-                            seen.take(event, data)
-                            view.on_event(event, data)
-                        except (LookupError, TypeError, AttributeError):
-                            raise _Refused(
-                                f"{seen.place} sends no board: is it a connection-exporter?"
-                            ) from None
+                    _apply(seen, view, event, data)
+                    failed = 0 if seen.live else failed
                 why = f"{seen.place} ended the connection"
+                if seen.heard is None:
+                    return f"{why} before it has sent a board: {IS_IT}"
             except _Refused as refused:
                 return str(refused)
             except (httpx.HTTPError, ssl.SSLError, UnicodeError) as error:  # the last: a name in a redirect
-                why = _words(error, seen.place)
+                problem = problem_of(error, seen.url, was_live=seen.heard is not None)
+                if problem.is_final:
+                    return problem.text
+                why = problem.text
             failed += 1
             if failed > ATTEMPTS:
                 return f"{why}; gave up after {ATTEMPTS} attempts"
             seen.link = f"{why}; attempt {failed} of {ATTEMPTS} to connect again in {pause:g} s"
             view.on_link()
             await asyncio.sleep(pause)
+
+
+def _apply(seen: Seen, view: View, event: str, data: dict[str, Any]) -> None:
+    """Have ``seen`` take what the exporter has sent, and show it. Raises _Refused."""
+    try:
+        seen.take(event, data)
+    except (LookupError, TypeError, AttributeError):
+        raise _Refused(f"{seen.place} sends no board: {IS_IT}") from None
+    if not seen.overall:
+        return
+    seen.heard = time.time()
+    if not seen.live:
+        seen.link = _LIVE
+        view.on_link()
+    if event:
+        view.on_event(event, data)
 
 
 class _Refused(Exception):
@@ -206,12 +217,10 @@ async def _events(client: httpx.AsyncClient, seen: Seen) -> AsyncIterator[tuple[
     if seen.last_id:
         headers["Last-Event-ID"] = seen.last_id
     async with client.stream("GET", url, headers=headers) as answer:
-        place = _without_login(str(answer.url))
-        if answer.status_code in _FINAL:
-            raise _Refused(f"{place} responds with {answer.status_code} {answer.reason_phrase}")
+        place = without_login(str(answer.url))
         answer.raise_for_status()
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-            raise _Refused(f"{place} sends no events: is it a connection-exporter?")
+            raise _Refused(f"{place} sends no events: {IS_IT}")
         with suppress(KeyError, ValueError):
             skew = parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()
             seen.skew = skew if abs(skew) > 3 else 0.0  # the header has a resolution of one second
@@ -224,58 +233,12 @@ async def _events(client: httpx.AsyncClient, seen: Seen) -> AsyncIterator[tuple[
                 try:
                     data = json.loads(event["data"])
                 except ValueError:
-                    raise _Refused(
-                        f"{place} sends events that are not JSON: is it a connection-exporter?"
-                    ) from None
-                yield event.get("event", ""), data
+                    raise _Refused(f"{place} sends events that are not JSON: {IS_IT}") from None
+                yield event.get("event", "message"), data
                 seen.last_id = event.get("id", seen.last_id)
                 event = {}
             elif line:
                 yield "", {}
-
-
-def _mistake(url: str) -> str | None:
-    """Return what is wrong with an invalid address."""
-    try:
-        given = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError):
-        return (
-            "not an address: write http://host:port; in a password % : / ? # @ have to be escaped, as in %2F"
-        )
-    if given.scheme not in ("http", "https") or not given.raw_host or (given.port or 0) > 65535:
-        return "not an address: write http://host:port"
-    return None
-
-
-def _without_login(url: str) -> str:
-    try:
-        return str(httpx.URL(url).copy_with(userinfo=b""))
-    except (httpx.InvalidURL, ValueError):
-        scheme, separator, rest = url.partition("://")
-        return f"{scheme}{separator}{rest.rpartition('@')[2]}"
-
-
-def _words(error: Exception, place: str) -> str:
-    if isinstance(error, httpx.HTTPStatusError):
-        return f"{place} responds with {error.response.status_code} {error.response.reason_phrase}"
-    if isinstance(error, httpx.TimeoutException):
-        return f"{place} does not respond"
-    if isinstance(error, httpx.ConnectError):
-        return f"cannot reach {place}: {_cause(error)}"
-    return f"lost the connection to {place}" + (f" ({error})" if str(error) else "")
-
-
-def _cause(error: BaseException) -> str:
-    """Return the error text of the operating system or of OpenSSL."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    errors = error.exceptions if isinstance(error, BaseExceptionGroup) else (error,)
-    words = [os.strerror(one.errno) for one in errors if isinstance(one, OSError) and one.errno]
-    if isinstance(error, ssl.SSLError):
-        return error.reason or str(error)
-    if isinstance(error, socket.gaierror):
-        return error.strerror or "the name does not resolve"
-    return words[0].lower() if words else str(error)
 
 
 def _ended(why: str) -> int:
