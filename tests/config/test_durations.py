@@ -33,6 +33,18 @@ def test_a_number_without_a_unit_is_refused_with_a_hint(text: object) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize("text", [0, "0", 0.0, "0.0", "0s", "0ms"])
+def test_zero_needs_no_unit(text: object) -> None:
+    """The limit of the field decides: with a unit, it would be refused as well."""
+    assert parse_duration(text) == 0
+
+
+def test_no_unit_is_suggested_for_a_number_that_is_too_large() -> None:
+    """With the unit, it would be refused as well."""
+    with pytest.raises(ValueError, match="a duration is at most 366d"):
+        parse_duration(999_999_999)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -11,6 +11,7 @@ DURATION_PATTERN: Final = rf"^(?:{_PART.pattern})+$"
 """The durations that are accepted, for a JSON Schema."""
 
 _LONGEST: Final = 366 * 86400.0
+_TOO_LONG: Final = "a duration is at most 366d"
 _WANTED: Final = "expected a duration such as 500ms, 30s or 5m"
 
 
@@ -20,12 +21,16 @@ def parse_duration(text: object) -> float:
         raise ValueError(_WANTED)
     written = str(text).strip()
     if re.fullmatch(_NUMBER, written):
-        raise ValueError(f"a duration needs a unit: write {written}s for seconds")
+        if float(written) == 0:  # zero is the same in each unit; the field has a limit
+            return 0.0
+        if float(written) <= _LONGEST:
+            raise ValueError(f"a duration needs a unit: write {written}s for seconds")
+        raise ValueError(_TOO_LONG)
     if not _WHOLE.fullmatch(written):
         raise ValueError(_WANTED)
     seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(written))
     if seconds > _LONGEST:
-        raise ValueError("a duration is at most 366d")
+        raise ValueError(_TOO_LONG)
     return seconds
 
 

@@ -160,7 +160,7 @@ def _expected(detail: Any, written: Tree) -> str:
     if kind in _LIMITS:
         word = _LIMITS[kind]
         limit = context[word]
-        duration = isinstance(written, str) and isinstance(detail["input"], float)
+        duration = isinstance(limit, float) and (isinstance(written, str) or written == 0)
         return f"{_LIMIT_WORDS[word]} {format_duration(limit) if duration else limit}"
     if kind == "literal_error":
         return str(context["expected"])

@@ -115,7 +115,7 @@ class PolicyConfig(Strict):
     )
     canary: CanaryPeriod = Field(300.0, description="time between two probes over new connections, or `off`")
     max_latency: Duration | None = Field(
-        None, gt=0, description="an answer that takes longer is bad: the service is `unhealthy`"
+        None, gt=0.0, description="an answer that takes longer is bad: the service is `unhealthy`"
     )
     critical: bool = Field(
         True, description="whether the loss of the service makes the overall status `partial`"

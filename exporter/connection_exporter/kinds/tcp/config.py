@@ -88,7 +88,7 @@ class Step(Strict):
         None, description="bytes that must arrive, in hexadecimal; what comes before them is skipped"
     )
     within: Duration | None = Field(
-        None, gt=0, description="how long to wait for the answer; default: four fifths of `timeout`"
+        None, gt=0.0, description="how long to wait for the answer; default: four fifths of `timeout`"
     )
 
     @property

@@ -84,7 +84,7 @@ class Step(Strict):
         {}, description="conditions on a JSON message, as `expect.json` of http; other messages are skipped"
     )
     within: Duration | None = Field(
-        None, gt=0, description="how long to wait for that message; default: four fifths of `timeout`"
+        None, gt=0.0, description="how long to wait for that message; default: four fifths of `timeout`"
     )
 
     @property
