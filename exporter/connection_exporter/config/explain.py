@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from connection_exporter.config.document import Path, Tree
 from connection_exporter.config.durations import format_duration
 from connection_exporter.config.expand import Expanded
+from connection_exporter.config.url import URL_KEYS
 
 _WANTED: Final = {
     "bool_type": "true or false",
@@ -34,7 +35,6 @@ _LIMITS: Final = {
 }
 _LIMIT_WORDS: Final = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 _SHOWN: Final = {"bool_type", "float_type", "int_type", "literal_error", *_LIMITS}
-_URLS: Final = ("url", "dsn", "address")
 _NUMBER: Final = r"[-+]?[0-9]{1,18}(?:\.[0-9]{1,18})?"
 
 
@@ -145,7 +145,7 @@ def _replaced(value: Any, where: tuple[str | int, ...], leaf: Tree) -> Any:
 
 def _in_url(given: dict[str, Tree], where: Path, text: str) -> tuple[Path, str]:
     """Report what is wrong with a part of a URL at the key of the URL: the part has no key in the file."""
-    key = next((key for key in _URLS if key in given), None)
+    key = next((key for key in URL_KEYS if key in given), None)
     return ((key,), f"{where[0]}: {text}") if key and where and where[0] not in given else (where, text)
 
 

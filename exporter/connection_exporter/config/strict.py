@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from connection_exporter.config.explain import nearest
+from connection_exporter.config.url import URL_KEYS
 
 Rule = Callable[[Any], str | None]
 """Takes a model and returns what is wrong with it and how to fix it. A text ``key: …`` is reported at that key."""
@@ -37,7 +38,7 @@ def at_most_one(*keys: str) -> Rule:
 
 
 _FROM_URL: Final = frozenset(
-    {"url", "dsn", "host", "port", "user", "password", "database", "path", "sslmode", "tls"}
+    {*URL_KEYS, "host", "port", "user", "password", "database", "path", "sslmode", "tls"}
 )
 """The fields whose values are unknown while the URL cannot be parsed."""
 
@@ -122,7 +123,7 @@ class Strict(BaseModel):
         except ValueError as error:
             errors.append(_broken_rule(str(error), given))
             unknown = set(_FROM_URL)
-            given = {key: value for key, value in given.items() if key not in ("url", "dsn")}
+            given = {key: value for key, value in given.items() if key not in URL_KEYS}
         model: Strict | None
         try:
             model = valid = validate(given)
@@ -200,7 +201,7 @@ def _unknown_fields(model: type[Strict], errors: list[InitErrorDetails]) -> set[
     """Return the fields that errors leave without a value; an unknown key may be a misspelled field."""
     keys = {str(detail["loc"][0]) for detail in errors if detail.get("loc")}
     unknown = keys | {near for key in keys if (near := nearest(key, model.model_fields))}
-    return unknown | _FROM_URL if unknown & {"url", "dsn"} else unknown
+    return unknown | _FROM_URL if unknown & {*URL_KEYS} else unknown
 
 
 def _broken(model: Strict, unknown: set[str]) -> Iterator[str]:

@@ -10,6 +10,9 @@ from urllib.parse import unquote
 
 from connection_exporter.net.names import NOT_A_HOST, host_and_port, is_ipv6, to_ascii
 
+URL_KEYS: Final = ("url", "dsn", "address")
+"""The keys of a service that hold a URL or a place, which its config replaces by their parts."""
+
 _PORTS: Final = {"http": 80, "https": 443}
 _PLACE: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[^:\[\]]*))?")
 _SOCKET: Final = r"/[^\x00-\x1f\x7f]*"

@@ -9,7 +9,7 @@ from connection_exporter.config.secret import SecretFile
 from connection_exporter.config.service import Duration, Host, Port, ServiceConfig
 from connection_exporter.config.strict import Strict, at_most_one
 from connection_exporter.config.tls import TlsConfig
-from connection_exporter.config.url import parse_url
+from connection_exporter.config.url import URL_KEYS, parse_url
 from connection_exporter.net.names import host_and_port
 
 LINE_LIMIT: Final = 1024
@@ -145,7 +145,7 @@ class TcpConfig(ServiceConfig):
             raise ValueError("starttls begins in plain text: write tcp://, or remove starttls")
         if given.get("tls") is None and (begins_with_tls or given.get("starttls") is not None):
             parts["tls"] = {}
-        return {**given, **parts, "url": None, "address": None}
+        return {**given, **parts, **{key: None for key in URL_KEYS if isinstance(given.get(key), str)}}
 
     @property
     def where(self) -> str:
