@@ -194,3 +194,28 @@ def test_printing_the_config_shows_no_secret() -> None:
 def test_an_error_is_reported_on_one_line(keys: dict[str, object], said: str) -> None:
     """The line gives the key and what to write instead."""
     assert mistakes(**keys) == [said]
+
+
+@pytest.mark.parametrize(
+    ("status", "undefined"),
+    [
+        (999, "999"),
+        (
+            [200, "600-700", "9xx", ">599", 150, {">=": 600, "<": 700}],
+            "600-700, 9xx, >599, 150, >= 600 and < 700",
+        ),
+        ([200, "1xx", 101, "500-700", ">=200", "!=500", {">": 599, "!=": 600}], "> 599 and != 600"),
+    ],
+)
+def test_a_status_that_http_does_not_define_is_accepted_with_a_warning(
+    status: object, undefined: str
+) -> None:
+    """A few servers send one, such as 999, but it is more often a typing error."""
+    (warning,) = config("http://api/", expect={"status": status}).warnings
+    assert warning == f"expect.status: HTTP defines no status {undefined}, only 200 to 599"
+
+
+def test_statuses_that_http_defines_are_no_warning() -> None:
+    """The default and any of three digits from 200 to 599."""
+    assert not config("http://api/", expect={"status": [200, "5xx", "<700"]}).warnings
+    assert not config("http://api/").warnings

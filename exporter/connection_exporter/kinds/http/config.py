@@ -12,7 +12,7 @@ from connection_exporter.config.request import TOKEN, RequestConfig
 from connection_exporter.config.secret import SecretFile
 from connection_exporter.config.strict import Strict, at_most_one
 from connection_exporter.config.tls import TlsConfig
-from connection_exporter.kinds.http.statuses import StatusPatterns
+from connection_exporter.kinds.http.statuses import StatusPatterns, undefined
 
 _SIZE: Final = r"(\d+)\s*(B|KiB|MiB)"
 _UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024 * 1024}
@@ -159,3 +159,10 @@ class HttpConfig(RequestConfig):
         description="largest body in bytes; a larger one is a bad answer",
     )
     expect: HttpExpect = Field(HttpExpect(), description="the conditions for a good response")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What `warn_about` has found, and statuses that hardly any server sends."""
+        if not (statuses := undefined(self.expect.status)):
+            return super().warnings
+        return (*super().warnings, f"expect.status: HTTP defines no status {statuses}, only 200 to 599")

@@ -12,6 +12,9 @@ FIRST: Final = 100
 LAST: Final = 999
 """A status has three digits. RFC 9110 defines those up to 599, but servers send others, such as 999."""
 
+_DEFINED: Final = frozenset((101, *range(200, 600)))
+"""The statuses that end a response; others from 100 to 199 are interim."""
+
 _COMPARISONS: Final[Mapping[str, Callable[[int, int], bool]]] = {
     "==": eq,
     "!=": ne,
@@ -73,6 +76,11 @@ def described(patterns: Sequence[int | str | Mapping[str, int]]) -> str:
         else str(pattern)
         for pattern in patterns
     )
+
+
+def undefined(patterns: Sequence[int | str | Mapping[str, int]]) -> str:
+    """Return, for a message, the patterns that allow no status which HTTP defines."""
+    return described([pattern for pattern in patterns if not matching([pattern]) & _DEFINED])
 
 
 @lru_cache(maxsize=64, typed=True)
