@@ -146,7 +146,8 @@ def _replaced(value: Any, where: tuple[str | int, ...], leaf: Tree) -> Any:
 def _in_url(given: dict[str, Tree], where: Path, text: str) -> tuple[Path, str]:
     """Report what is wrong with a part of a URL at the key of the URL: the part has no key in the file."""
     key = next((key for key in URL_KEYS if key in given), None)
-    return ((key,), f"{where[0]}: {text}") if key and where and where[0] not in given else (where, text)
+    part = ".".join(map(str, where))
+    return ((key,), f"{part}: {text}") if key and where and where[0] not in given else (where, text)
 
 
 def _addressed(given: dict[str, Tree], where: Path, text: str) -> tuple[Path, str]:

@@ -42,6 +42,20 @@ _FROM_URL: Final = frozenset(
 )
 """The fields whose values are unknown while the URL cannot be parsed."""
 
+
+class UnreadableParts(ValueError):
+    """Raised where only some parts of a URL cannot be used, so that errors in the others are reported as well.
+
+    ``given`` has the parts that can, and the fields in ``unknown`` have no value.
+    """
+
+    def __init__(self, problems: Iterable[str], *, given: dict[str, Any], unknown: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        self.given = given
+        self.unknown = frozenset(unknown)
+        super().__init__("\n".join(self.problems))
+
+
 _PLAIN_VALUE: Final = r"[A-Za-z0-9_./-]{1,100}"
 _FIELDS_ONLY: Final = "fields_only"
 
@@ -72,7 +86,7 @@ class Strict(BaseModel):
 
     @classmethod
     def parse_given(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Return ``given`` with its URL replaced by the parts of it. Raises ValueError."""
+        """Return ``given`` with its URL replaced by the parts of it. Raises ValueError, or `UnreadableParts`."""
         return given
 
     @classmethod
@@ -120,6 +134,9 @@ class Strict(BaseModel):
         unknown: set[str] = set()
         try:
             given = cls.parse_given(given)
+        except UnreadableParts as error:
+            errors += (_broken_rule(text, given) for text in error.problems)
+            unknown, given = set(error.unknown), error.given
         except ValueError as error:
             errors.append(_broken_rule(str(error), given))
             unknown = set(_FROM_URL)

@@ -149,7 +149,7 @@ class PostgresqlConfig(ServiceConfig, Login):
         """Replace the DSN by its parts. Raises ValueError."""
         if not isinstance(dsn := given.get("dsn"), str):
             return given
-        return {**with_keys_of(parse_dsn(dsn), given), "dsn": None}
+        return with_keys_of(parse_dsn(dsn), given)
 
     @classmethod
     def warn_about(cls, given: dict[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from connection_exporter.config.explain import nearest
+from connection_exporter.config.strict import UnreadableParts
 from connection_exporter.config.url import parse_host, parse_port
 from connection_exporter.kinds.postgresql.targets import MOST
 from connection_exporter.net.names import host_and_port, is_ip
@@ -100,35 +101,48 @@ _INSTEAD: Final[Mapping[str, str]] = {
 }
 """Parameters that are not supported, and what to do instead."""
 
+_OF_HOSTS: Final = ("host", "hosts", "hostaddr", "port")
+"""Our keys without a value if the hosts of a DSN cannot be read."""
+
 _KNOWN: Final = ("host", "hostaddr", "port", *_KEYS, *_TLS_KEYS, *_INSTEAD)
 
 
 def with_keys_of(parameters: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of our config, ``given``, and those that mean the same as ``parameters``. Raises ValueError."""
-    _refuse(parameters)
-    keys = {_KEYS[name]: value for name, value in parameters.items() if name in _KEYS} | _hosts_of(parameters)
-    for key in keys:
-        for other in ("host", "hosts") if key in ("host", "hosts") else (key,):
-            if other in given:
-                raise ValueError(f"dsn and {other} both set {other}: keep one")
+    """Return the keys of our config, ``given``, and those that mean the same as ``parameters``, without ``dsn``.
+
+    Raises `UnreadableParts` with every problem.
+    """
+    problems = list(_refused(parameters))
+    keys: dict[str, Any] = {_KEYS[name]: value for name, value in parameters.items() if name in _KEYS}
+    unknown: tuple[str, ...] = ()
+    try:
+        keys |= _hosts_of(parameters)
+    except ValueError as error:
+        problems.append(str(error))
+        unknown = _OF_HOSTS
+    for key, other in _given_twice(keys, given):
+        problems.append(f"dsn and {other} both set {other}: keep one")
+        keys.pop(key, None)
     mode = keys.get("sslmode", given.get("sslmode"))
-    tls = {_TLS_KEYS[name]: value for name, value in parameters.items() if name in _TLS_KEYS}
+    tls = _tls_of(parameters, given)
     if tls.get("ca_file") == "system":
         del tls["ca_file"]  # what the system trusts is our default
         mode = keys["sslmode"] = mode or "verify-full"
         if mode != "verify-full":
-            raise ValueError(
+            problems.append(
                 "dsn: sslrootcert=system needs sslmode=verify-full: write it, or remove sslrootcert"
             )
-    if _lacks_certificate(parameters, given):
-        tls = {key: value for key, value in tls.items() if key not in ("key_file", "key_password")}
-    if tls.get("min_version") == "TLSv1":  # as PostgreSQL calls TLS 1.0
-        tls["min_version"] = "1.0"
-    if not tls or mode == "disable":
-        return {**given, **keys}
-    if "tls" not in given:
-        keys["sslmode"] = mode or "prefer"  # libpq's default, whatever files are given
-    return {**given, **keys, "tls": _merged(given.get("tls"), tls)}
+    if tls and mode != "disable":
+        if "tls" not in given:
+            keys["sslmode"] = mode or "prefer"  # libpq's default, whatever files are given
+        beside = given.get("tls") or {}
+        if isinstance(beside, dict):
+            problems += (f"dsn and tls.{key} both set {key}: keep one" for key in tls if key in beside)
+            keys["tls"] = {**tls, **beside}
+    read = {**given, **keys, "dsn": None}
+    if problems:
+        raise UnreadableParts(problems, given=read, unknown=unknown)
+    return read
 
 
 def ignored(parameters: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[str]:
@@ -144,10 +158,11 @@ def ignored(parameters: Mapping[str, str], given: Mapping[str, Any]) -> Iterator
         yield "dsn: without a host, localhost is used; psql uses a Unix socket, as with host=/var/run/postgresql"
 
 
-def _refuse(parameters: Mapping[str, str]) -> None:
+def _refused(parameters: Mapping[str, str]) -> Iterator[str]:
+    """Yield a text for each parameter that is unknown, or cannot be honoured."""
     for name, value in parameters.items():
         if name in _INSTEAD and value not in _HARMLESS.get(name, ()):
-            raise ValueError(f"dsn: {_INSTEAD[name]}")
+            yield f"dsn: {_INSTEAD[name]}"
         if name not in _KNOWN and name not in _IGNORED:
             near = nearest(name, _KNOWN, similarity=0.75)
             hint = (
@@ -155,20 +170,28 @@ def _refuse(parameters: Mapping[str, str]) -> None:
                 if near
                 else "remove it, or write the password in the key `password`"
             )
-            raise ValueError(f"dsn: unknown parameter: {hint}")
+            yield f"dsn: unknown parameter: {hint}"
+
+
+def _given_twice(keys: Mapping[str, Any], given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return each of ``keys`` that contradicts one that is ``given``, with that one."""
+    hosts = ("host", "hosts")
+    return [(key, other) for key in keys for other in (hosts if key in hosts else (key,)) if other in given]
+
+
+def _tls_of(parameters: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the parameters say of TLS, under our keys."""
+    tls = {_TLS_KEYS[name]: value for name, value in parameters.items() if name in _TLS_KEYS}
+    if _lacks_certificate(parameters, given):
+        tls = {key: value for key, value in tls.items() if key not in ("key_file", "key_password")}
+    if tls.get("min_version") == "TLSv1":  # as PostgreSQL calls TLS 1.0
+        tls["min_version"] = "1.0"
+    return tls
 
 
 def _lacks_certificate(parameters: Mapping[str, str], given: Mapping[str, Any]) -> bool:
     tls = given.get("tls")
     return "sslcert" not in parameters and not (isinstance(tls, dict) and "cert_file" in tls)
-
-
-def _merged(given: Any, tls: dict[str, str]) -> Any:
-    if not isinstance(given, dict):
-        return tls if given is None else given
-    if both := [key for key in tls if key in given]:
-        raise ValueError(f"dsn and tls.{both[0]} both set {both[0]}: keep one")
-    return {**given, **tls}
 
 
 def _hosts_of(parameters: Mapping[str, str]) -> dict[str, Any]:
