@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 from connection_exporter import __version__
 from connection_exporter.cli.main import allows_color, main
 from connection_exporter.cli.parser import build_parser
 from connection_exporter.demo.servers import HttpApi, Redis, free_port
 from connection_exporter.web.openapi import openapi
+from support.certificates import issue
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("serve", "check", "watch", "validate", "demo", "assets", "schema", "completion")
@@ -254,6 +256,61 @@ def test_secret_files_that_cannot_be_read_are_mistakes_of_the_config(
         f"{path}:3: services.b.tls.ca_file: {tmp_path}/no.pem cannot be read: no such file or directory",
         f"{path}:5: services.d.password_file: {tmp_path}/pipe cannot be read: not a regular file",
         f"{path}:6: services.e.on_connect[0].send_file: {tmp_path}/hello cannot be read: no such file or directory",
+    ]
+
+
+@pytest.mark.parametrize("command", [(), ("check",), ("validate",)])
+def test_files_of_tls_that_cannot_be_used_are_mistakes_of_the_config(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """What is not PEM, empty, or does not fit together: all at once, in every kind, at any depth."""
+    own, other = issue("a.test"), issue("b.test")
+    own.write(tmp_path / "c.pem")
+    for name, content in (
+        ("c.key", own.key_pem()),
+        ("other.key", other.key_pem()),
+        ("rsa.key", trustme.CA(key_type=trustme.KeyType.RSA).private_key_pem.bytes()),
+        ("locked.key", own.key_pem(b"s3cret")),
+        ("wrong", b"s4cret"),
+        ("empty", b"\n"),
+        ("text", b"no PEM"),
+        ("damaged.pem", own.pem.replace(b"MII", b"AAA")),
+    ):
+        (tmp_path / name).write_bytes(content)
+    services = """\
+services:
+  a: {kind: http, url: 'https://h/', tls: {ca_file: empty}}
+  b: {kind: http, url: 'https://h/', tls: {ca_file: text, cert_file: c.pem, key_file: other.key}}
+  c: {kind: redis, url: 'rediss://h/', tls: {cert_file: c.pem}}
+  d: {kind: postgresql, dsn: 'host=h sslmode=verify-full sslrootcert=c.key sslcert=c.pem sslkey=text'}
+  e: {kind: websocket, url: 'wss://h/', tls: {ca_file: damaged.pem, cert_file: c.key, key_file: c.key}}
+  f: {kind: tcp, url: 'tls://h:1', tls: {cert_file: c.pem, key_file: rsa.key}}
+  g: {kind: tcp, url: 'tls://h:1', tls: {cert_file: c.pem, key_file: locked.key}}
+  h: {kind: tcp, url: 'tls://h:1', tls: {cert_file: c.pem, key_file: locked.key, key_password_file: wrong}}
+  i: {kind: redis, sentinel: {master: m, nodes: [s], tls: {ca_file: text}}}
+  j: {kind: http, url: 'http://h/', proxy: {url: 'https://p:1', tls: {ca_file: text}}}
+  k: {kind: http, url: 'https://h/', tls: {ca_file: c.pem, cert_file: c.pem, key_file: c.key}}
+alerting: {alertmanagers: ['https://h'], tls: {ca_file: text}}
+"""
+    result = run(*command, f"--config.file={config(tmp_path, services)}", folder=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    no_certificate = "contains no certificate: expected PEM, with -----BEGIN CERTIFICATE-----"
+    no_key = "contains no private key: expected PEM, with -----BEGIN PRIVATE KEY-----"
+    assert result.stderr.replace(f"{tmp_path}/", "").splitlines() == [
+        "c.yml:2: services.a.tls.ca_file: empty is empty: expected a certificate (PEM)",
+        f"c.yml:3: services.b.tls.ca_file: text {no_certificate}",
+        "c.yml:3: services.b.tls.key_file: other.key does not belong to cert_file c.pem",
+        f"c.yml:4: services.c.tls.cert_file: c.pem {no_key}, or key_file",
+        f"c.yml:5: services.d.tls.ca_file: c.key {no_certificate}",
+        f"c.yml:5: services.d.tls.key_file: text {no_key}",
+        "c.yml:6: services.e.tls.ca_file: damaged.pem cannot be used: it is damaged",
+        f"c.yml:6: services.e.tls.cert_file: c.key {no_certificate}",
+        "c.yml:7: services.f.tls.key_file: rsa.key does not belong to cert_file c.pem",
+        "c.yml:8: services.g.tls.key_file: locked.key has a passphrase: add tls.key_password_file",
+        "c.yml:9: services.h.tls.key_file: locked.key cannot be decrypted with the passphrase in wrong",
+        f"c.yml:10: services.i.sentinel.tls.ca_file: text {no_certificate}",
+        f"c.yml:11: services.j.proxy.tls.ca_file: text {no_certificate}",
+        f"c.yml:13: alerting.tls.ca_file: text {no_certificate}",
     ]
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.certificates import issue
 
 CONFIGS: dict[str, dict[str, object]] = {
     "postgresql": {"dsn": "postgresql://user@127.0.0.1:1/app"},
@@ -108,3 +109,12 @@ def test_serve_imports_nothing_for_features_that_the_config_does_not_use() -> No
         "import connection_exporter.app, connection_exporter.cli.serve, connection_exporter.kinds.http.check"
     )
     assert not modules_after(code) & NEEDED_ON_REQUEST
+
+
+def test_validate_imports_ssl_only_to_look_at_files_of_tls(tmp_path: Path) -> None:
+    """And still no driver and no event loop."""
+    issue("a.test").write(tmp_path / "ca.pem")
+    service = {"kind": "http", "url": "https://127.0.0.1:1"}
+    assert "ssl" not in after_validate(tmp_path, it=service)
+    imported = after_validate(tmp_path, it={**service, "tls": {"ca_file": "ca.pem"}})
+    assert imported & NEEDED_TO_CONNECT == {"ssl"}

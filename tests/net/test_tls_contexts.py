@@ -10,7 +10,7 @@ import pytest
 import trustme
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
-from connection_exporter.net import tls
+from connection_exporter.net import tls, tls_context
 from connection_exporter.net.tls import TlsContexts
 from connection_exporter.net.tls_options import TlsOptions
 from connection_exporter.system import files, local_files
@@ -53,7 +53,7 @@ async def test_only_files_on_a_remote_file_system_are_read_each_time(
         readers.append(threading.current_thread().name)
         return read_regular_file(path, most=most)
 
-    monkeypatch.setattr(tls, "read_regular_file", counted)
+    monkeypatch.setattr(tls_context, "read_regular_file", counted)
     monkeypatch.setattr(local_files, "file_system", lambda _: file_system)
     monkeypatch.setattr(files, "_TICK", 0)
     contexts, options = TlsContexts(), TlsOptions(ca_file=ca_file)
@@ -87,7 +87,7 @@ async def test_a_change_in_the_tick_of_the_one_before_is_noticed_though_reading_
     monkeypatch.setattr(local_files, "file_system", lambda _: "tmpfs")
     monkeypatch.setattr(tls, "make_context", lambda _: object())
     monkeypatch.setattr(tls, "stamp_of", lambda _: stamp)
-    monkeypatch.setattr(tls, "read_regular_file", slow)
+    monkeypatch.setattr(tls_context, "read_regular_file", slow)
     contexts, options = TlsContexts(), TlsOptions(ca_file=ca_file)
     assert await contexts.get(options) is not await contexts.get(options)
 
@@ -127,7 +127,7 @@ async def test_files_are_read_outside_the_event_loop(ca_file: Path, monkeypatch:
         go_on.wait(20)
         return read_regular_file(path, most=most)
 
-    monkeypatch.setattr(tls, "read_regular_file", slow)
+    monkeypatch.setattr(tls_context, "read_regular_file", slow)
     contexts = TlsContexts()
     for _ in range(5):
         with pytest.raises(TimeoutError):

@@ -22,6 +22,7 @@ from connection_exporter.runtime.history import Store
 from connection_exporter.runtime.settings import Settings, read_settings
 from connection_exporter.system.wakeup import Wakeup
 from connection_exporter.web.server import bind
+from support.certificates import issue
 
 SOON = 10.0
 
@@ -332,6 +333,22 @@ async def test_the_signal_itself_reloads_a_running_process(file: Path, redis: Re
         it.write(redis_line(redis, "second"))
         process.send_signal(signal.SIGHUP)
         assert "added=second removed=cache" in await _line(log, "event=reloaded")
+
+
+async def test_a_config_is_read_again_when_a_file_that_it_names_can_be_used(file: Path, redis: Redis) -> None:
+    """A config may be changed before the files are there that it names."""
+    it = Running(file, httpx.AsyncClient(), Wakeup())
+    it.write(redis_line(redis))
+    authorities = file.with_name("ca.pem")
+    async with process_of(it) as (process, log):
+        await _line(log, "listening")
+        it.write(redis_line(redis), "api: {kind: http, url: 'https://127.0.0.1:1', tls: {ca_file: ca.pem}}")
+        process.send_signal(signal.SIGHUP)
+        assert "ca.pem cannot be read: no such file" in await _line(log, "reload_refused")
+        authorities.write_text("no PEM")
+        assert "ca.pem contains no certificate" in await _line(log, "reload_refused")
+        issue("127.0.0.1").write(authorities)
+        assert "added=api" in await _line(log, "event=reloaded")
 
 
 async def test_a_hang_up_in_the_first_second_is_ignored(file: Path, redis: Redis) -> None:

@@ -3,16 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel
-
 from connection_exporter.cli import DEFAULT_FILE
+from connection_exporter.cli.named_files import unusable_files
 from connection_exporter.config import EXAMPLE, Config, ConfigError
 from connection_exporter.config.document import Mistake
-from connection_exporter.config.secret import Place, files_of, unreadable
 from connection_exporter.config.shard import WHOLE, Shard
 from connection_exporter.config.web import WebConfig, load_web
 from connection_exporter.kinds import load, load_environment
@@ -38,28 +35,15 @@ def read_config(given: str | None, shard: Shard = WHOLE) -> Config:
         raise ConfigError("no config", [Mistake(None, (), help_text)])
     config = shard.share_of(config)
     try:
-        mistakes = wait_for_thread(
-            lambda: list(_unreadable_files(config)), name="look for files", within=_LOOK_WITHIN
+        unusable = wait_for_thread(
+            lambda: list(unusable_files(config)), name="look for files", within=_LOOK_WITHIN
         )
     except TimeoutError:  # a mount does not respond; the services that need it will report that
-        mistakes = []
-    if mistakes:
-        raise ConfigError(config.source, mistakes)
+        unusable = []
+    if unusable:
+        mistakes, files = zip(*unusable, strict=True)
+        raise ConfigError(config.source, mistakes, files)
     return config.without_lines()
-
-
-def _unreadable_files(config: Config) -> Iterator[Mistake]:
-    """Yield each `*_file` that cannot be read now; it is read again for each connection."""
-    models: dict[Place, BaseModel] = {
-        ("services", name): service for name, service in config.services.items()
-    }
-    if config.alerting is not None:
-        models["alerting",] = config.alerting
-    for above, model in models.items():
-        for inside, path in files_of(model):
-            if (problem := unreadable(path)) is not None:
-                place = (*above, *inside)
-                yield config.mistake(place, f"{path} cannot be read: {problem.lower()}")
 
 
 def read_settings(given: str | None, web: Path | None, shard: Shard = WHOLE) -> settings.Settings:

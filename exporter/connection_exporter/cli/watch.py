@@ -19,7 +19,7 @@ from connection_exporter.cli.received import check_overall, check_service, check
 from connection_exporter.cli.terminal import INSTALL, console_on, is_terminal
 from connection_exporter.cli.watch_errors import IS_IT, mistake_in, problem_of, without_login
 from connection_exporter.monitor.details import printable
-from connection_exporter.net.tls import make_context
+from connection_exporter.net.tls_context import make_context
 from connection_exporter.net.tls_options import TlsOptions
 
 if TYPE_CHECKING:

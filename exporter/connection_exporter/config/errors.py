@@ -10,10 +10,14 @@ _LONGEST_KEY: Final = 80
 
 
 class ConfigError(Exception):
-    """All errors in a config; ``str()`` has one line for each. ``source`` is the file of those that name no other."""
+    """All errors in a config; ``str()`` has one line for each. ``source`` is the file of those that name no other.
 
-    def __init__(self, source: str, mistakes: Iterable[Mistake]) -> None:
+    ``files`` are those that the config names and that cannot be used.
+    """
+
+    def __init__(self, source: str, mistakes: Iterable[Mistake], files: Iterable[FilePath] = ()) -> None:
         self.source = source
+        self.files = tuple(files)
         self.mistakes = tuple(dict.fromkeys(sorted(mistakes, key=lambda m: (m.source or "", m.line or 0))))
         self.lines = tuple(_line(mistake.source or source, mistake) for mistake in self.mistakes)
         super().__init__("\n".join(self.lines))

@@ -48,7 +48,7 @@ class Reloader:
         self._files = settings.files
         self._included = settings.config.files  # that matched `include` at the last reload, successful or not
         self._matching = self._included  # that matched at the last look
-        self._wrong: tuple[Path, ...] = ()  # included by a config that was refused, and at fault
+        self._wrong: tuple[Path, ...] = ()  # included or named by a config that was refused, and at fault
         self._read = read
         self._apply = apply
         self._noted = noted

@@ -38,6 +38,7 @@ def read_settings(
     except ConfigError as error:
         mistakes.extend(error.lines)
         wrong.update((Path(mistake.source), None) for mistake in error.mistakes if mistake.source)
+        wrong.update(dict.fromkeys(error.files))
     try:
         web = read_web()
         settings = settings._replace(web=web, files=(*settings.files, *web.files))

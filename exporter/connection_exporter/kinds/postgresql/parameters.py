@@ -159,7 +159,7 @@ def ignored(parameters: Mapping[str, str], given: Mapping[str, Any]) -> Iterator
 
 
 def _refused(parameters: Mapping[str, str]) -> Iterator[str]:
-    """Yield a text for each parameter that is unknown, or cannot be honoured."""
+    """Yield a text for each parameter that is unknown, or cannot take effect."""
     for name, value in parameters.items():
         if name in _INSTEAD and value not in _HARMLESS.get(name, ()):
             yield f"dsn: {_INSTEAD[name]}"
