@@ -21,6 +21,7 @@ from connection_exporter import __version__
 from connection_exporter.cli.main import allows_color, main
 from connection_exporter.cli.parser import build_parser
 from connection_exporter.demo.servers import HttpApi, Redis, free_port
+from connection_exporter.runtime.history import FILE
 from connection_exporter.web.openapi import openapi
 from support.certificates import issue
 
@@ -159,6 +160,7 @@ def test_each_command_has_its_own_help(tmp_path: Path, command: str, flags: list
     ("arguments", "reported"),
     [
         (("chekc",), "invalid choice: 'chekc'"),
+        (("assets", ""), "argument FOLDER: is empty: name a folder, or write . for the current one"),
         (("--no.such.flag",), "unrecognized arguments: --no.such.flag"),
         (("--log.level=loud",), "invalid choice: 'loud'"),
         (("--web.telemetry-path=metrics",), "'metrics' does not begin with /"),
@@ -347,6 +349,45 @@ def test_variables_make_a_config_where_there_is_no_file(tmp_path: Path) -> None:
     with served("--web.telemetry-path=/m", folder=tmp_path, environ=environ) as (_, url):
         assert list(json.loads(fetch(f"{url}/health/detailed"))["services"]) == ["redis", "bot_process"]
         assert 'connection_info{address="/nowhere/bot.pid"' in fetch(f"{url}/m")
+
+
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [
+        ("c.yml", "file exists"),
+        ("c.yml/below", "not a directory"),
+        ("x" * 300, "file name too long"),
+    ],
+)
+def test_a_folder_that_cannot_store_transitions_is_one_clear_line(
+    tmp_path: Path, folder: str, problem: str
+) -> None:
+    """At the start, and not only in the log."""
+    result = run(absent(tmp_path), f"--storage.path={folder}", folder=tmp_path)
+    said = f"connection-exporter: --storage.path={folder}: cannot be used as a folder: {problem}\n"
+    assert (result.returncode, result.stderr) == (1, said)
+
+
+def test_the_folder_for_transitions_is_made_with_its_parents(tmp_path: Path) -> None:
+    """As for every folder that a flag names."""
+    with served(absent(tmp_path), "--storage.path=a/b", folder=tmp_path):
+        assert (tmp_path / "a" / "b" / FILE).exists()
+
+
+def test_a_folder_with_transitions_is_used_though_its_disk_is_read_only_now(tmp_path: Path) -> None:
+    """What was right once is no mistake: monitoring goes on without history, as after any fault of the disk."""
+    (tmp_path / FILE).mkdir()
+    with served(absent(tmp_path), f"--storage.path={tmp_path}", folder=tmp_path) as (process, _):
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert "history_not_kept" in log
+
+
+def test_an_empty_path_for_transitions_means_none(tmp_path: Path) -> None:
+    """As of a unit file whose variable is not set; the working directory stays as it is."""
+    file = absent(tmp_path)
+    with served(file, "--storage.path=", folder=tmp_path):
+        assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_busy_port_is_one_clear_line(tmp_path: Path) -> None:

@@ -82,14 +82,22 @@ def add_web_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--web.config.file",
         dest="web_config",
-        type=_path_or_none,
+        type=path_or_none,
         metavar="FILE",
         help="TLS, users and headers of the listener, in exporter-toolkit's schema; empty for none",
     )
 
 
-def _path_or_none(text: str) -> Path | None:
+def path_or_none(text: str) -> Path | None:
+    """Return a path, or ``None`` for an empty text, which `Path` takes for the current folder."""
     return Path(text) if text else None
+
+
+def folder(text: str) -> Path:
+    """Return the path of a folder to write to. An empty one is a mistake, as of a script without the variable."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: name a folder, or write . for the current one")
+    return Path(text)
 
 
 def add_log(parser: argparse.ArgumentParser) -> None:

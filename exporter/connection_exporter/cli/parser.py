@@ -4,7 +4,6 @@ Imports little, so that `--help` and `--version` are quick. What a command does 
 """
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from connection_exporter import __version__
@@ -69,8 +68,8 @@ def _serve(commands: "_Commands") -> None:
         about="""\
 Monitor the services of a config, and serve their state to curl, Prometheus and
 browsers, until SIGINT or SIGTERM. SIGHUP reloads the config, and so does a
-change of the file. Exit status: 0 after a signal, 1 the exporter failed
-or cannot listen, 2 bad config.""",
+change of the file. Exit status: 0 after a signal, 1 the exporter failed, or
+cannot listen or use --storage.path, 2 bad config.""",
         examples="""\
   connection-exporter
   connection-exporter serve /etc/connection-exporter/connection-exporter.yml
@@ -97,9 +96,9 @@ or cannot listen, 2 bad config.""",
     parser.add_argument(
         "--storage.path",
         dest="storage",
-        type=Path,
+        type=flags.path_or_none,
         metavar="FOLDER",
-        help="folder for transitions, which then survive a restart (default: memory only)",
+        help="folder for transitions, which then survive a restart; created if absent (default: memory only)",
     )
     flags.add_log(parser)
 
@@ -204,7 +203,9 @@ what to do with them. A file that you have changed is kept unless you give
   connection-exporter assets monitoring
   connection-exporter assets --force monitoring   # after an upgrade""",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write; created if absent")
+    parser.add_argument(
+        "folder", type=flags.folder, metavar="FOLDER", help="where to write; created if absent"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite files that were changed")
 
 

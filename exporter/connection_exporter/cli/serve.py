@@ -5,13 +5,17 @@ import os
 import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from connection_exporter.cli import BAD_CONFIG
 from connection_exporter.system.waiting import wait_for_thread
 
 if TYPE_CHECKING:
     from connection_exporter.runtime.settings import Settings
+
+_MAKE_WITHIN: Final = 2.0
+"""Seconds in which the folder of `--storage.path` is made, which may be on a mount that does not respond."""
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -30,6 +34,9 @@ def serve(options: argparse.Namespace) -> int:
     from connection_exporter.web.server import CannotListen, bind
     from connection_exporter.web.systemd import inherited
 
+    if options.storage is not None and (problem := _unusable_folder(options.storage)) is not None:
+        print(f"connection-exporter: --storage.path={options.storage}: {problem}", file=sys.stderr)
+        return 1
     try:
         sockets = inherited() if options.systemd_socket else bind(options.listen or [":8000"])
     except CannotListen as error:
@@ -53,6 +60,20 @@ def serve(options: argparse.Namespace) -> int:
             traceback.print_exception(error)
             return 1
     return 0
+
+
+def _unusable_folder(folder: Path) -> str | None:
+    """Return why transitions cannot be stored in a folder, which is made if it is absent."""
+    from connection_exporter.runtime.history import make_folder
+
+    try:
+        wait_for_thread(lambda: make_folder(folder), name="make folder", within=_MAKE_WITHIN)
+    except TimeoutError:  # a mount does not respond: the log will say so if that lasts
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        return f"cannot be used as a folder: {(reason or str(error)).lower()}"
+    return None
 
 
 def _load(options: argparse.Namespace) -> "Settings | None":

@@ -5,12 +5,14 @@ jumps corrupts `increase()`. No fault of the file is fatal: a corrupt file is re
 transitions that could not be written. The log reports each once.
 """
 
+import errno
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, closing, suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
 from typing import Final
 
@@ -29,6 +31,7 @@ _VERSION: Final = 1
 _PRUNE_EVERY: Final = 256
 _LONGEST_MESSAGE: Final = 300
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FAULTS: Final = (errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.ESTALE)
 _YEAR_2100: Final = 4.1e9
 _CREATE: Final = f"""
 CREATE TABLE transitions (
@@ -70,6 +73,21 @@ async def history(
         yield past
     finally:
         await run_in_thread(store.close, name="history close")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for the file, with its parents. Raises OSError or ValueError if none can be there. Blocks.
+
+    A fault of the disk passes, and is no reason not to start. Nor is anything else if there is a file already.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / FILE).exists():
+            with TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        if error.errno not in _FAULTS:
+            raise
 
 
 class Store:
