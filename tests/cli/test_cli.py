@@ -160,6 +160,17 @@ def test_each_command_has_its_own_help(tmp_path: Path, command: str, flags: list
     ("arguments", "reported"),
     [
         (("chekc",), "invalid choice: 'chekc'"),
+        (("valdate",), "did you mean validate?"),
+        (
+            ("--web.listen-adress=:1",),
+            "serve: error: unrecognized arguments: --web.listen-adress=:1: did you mean --web.listen-address?",
+        ),
+        (
+            ("check", "--formt=json"),
+            "check: error: unrecognized arguments: --formt=json: did you mean --format?",
+        ),
+        (("validate", "c.yml", "other.yml"), "validate: error: unrecognized arguments: other.yml"),
+        (("--log.level=WARN",), "did you mean warning?"),
         (("assets", ""), "argument FOLDER: is empty: name a folder, or write . for the current one"),
         (("--no.such.flag",), "unrecognized arguments: --no.such.flag"),
         (("--log.level=loud",), "invalid choice: 'loud'"),
@@ -186,10 +197,12 @@ def test_each_command_has_its_own_help(tmp_path: Path, command: str, flags: list
 def test_a_wrong_argument_is_reported_on_one_line(
     tmp_path: Path, arguments: tuple[str, ...], reported: str
 ) -> None:
-    """Exit status 2, as for a bad config."""
+    """Exit status 2, as for a bad config, and where the help is."""
     result = run(*arguments, folder=tmp_path)
     assert result.returncode == 2
-    assert reported in result.stderr
+    error, hint = result.stderr.splitlines()
+    assert reported in error
+    assert re.fullmatch("See connection-exporter( serve| check| validate| assets)? --help", hint)
 
 
 def test_a_config_may_be_called_like_a_command(tmp_path: Path) -> None:
@@ -402,7 +415,11 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["8000", "localhost", "localhost:http", "localhost:70000", "no.such.host.invalid:1"]
+    "address",
+    [
+        *("8000", "localhost", "localhost:http", "localhost:70000", "no.such.host.invalid:1"),
+        *("http://localhost:8000", "[::1", "[::1]", "/run/exporter.sock", "me@localhost:8000", ""),
+    ],
 )
 def test_an_invalid_address_is_one_clear_line(tmp_path: Path, address: str) -> None:
     """With what to write instead."""

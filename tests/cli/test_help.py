@@ -68,6 +68,8 @@ def test_a_config_without_a_command_is_served() -> None:
     """`connection-exporter my.yml` is what one tries first; any other word is a misspelled command."""
     assert main.belongs_to_serve("my.yml")
     assert main.belongs_to_serve("/etc/exporter/my.yaml")
+    assert main.belongs_to_serve("my.json")
+    assert main.belongs_to_serve("./my")
     assert main.belongs_to_serve("--log.level=debug")
     assert not main.belongs_to_serve("chekc")
 

@@ -13,8 +13,6 @@ from connection_exporter.cli.parser import build_parser
 from connection_exporter.system import collector
 from connection_exporter.system.streams import reserve_standard_streams
 
-_CONFIG_SUFFIXES: Final = (".yml", ".yaml")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status; ``arguments`` are those after the program's name."""
@@ -47,7 +45,7 @@ def belongs_to_serve(first: str) -> bool:
     """Return whether the first argument is a flag or the config of ``serve``, whose name was left out."""
     if first.startswith("-"):
         return first not in ("-h", "--help", "--version")
-    return first.endswith(_CONFIG_SUFFIXES)
+    return "." in first or "/" in first  # no command has either
 
 
 def allows_color(options: argparse.Namespace, environ: Mapping[str, str]) -> bool:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from connection_exporter import __version__
 from connection_exporter.cli import flags
+from connection_exporter.cli.arguments import Parser
 
 if TYPE_CHECKING:
-    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no public name
+    _Commands = argparse._SubParsersAction[Parser]  # noqa: SLF001 - argparse has no public name
 
 SHELLS: Final = ("bash", "zsh", "fish")
 _VERSION: Final = f"connection-exporter {__version__}"
@@ -21,7 +22,7 @@ def build_parser(first: str | None = None) -> argparse.ArgumentParser:
 
     If ``first``, the first argument, is a command, it knows no other: to build all eight takes 5 ms.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="connection-exporter",
         description="""\
 Hold a live connection to everything a system depends on, and report at once

@@ -195,6 +195,8 @@ def _unprintable(text: str) -> Mistake:
     """Report the character that YAML allows nowhere, not even in quotes."""
     found = _NOT_YAML.search(text)
     line = text.count("\n", 0, found.start()) + 1 if found else None
+    if found and found[0] == "\0":  # UTF-16 without a byte order mark, which is valid UTF-8
+        return Mistake(line, (), "not UTF-8: save the file as UTF-8")
     code = f" U+{ord(found[0]):04X}" if found else ""
     return Mistake(line, (), f"not YAML: the control character{code} is not allowed in YAML: remove it")
 

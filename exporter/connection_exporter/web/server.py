@@ -1,5 +1,6 @@
 """Owns the listening sockets, which are bound first so that a port in use gives one clear line, and the server."""
 
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -15,6 +16,8 @@ from connection_exporter.web.limits import Connections
 from connection_exporter.web.responses import problem
 from connection_exporter.web.routes import HEALTH_PATHS
 
+_ADDRESS: Final = r"(?a)(?:\[(?P<ipv6>[^\[\]/]*)\]|(?P<name>[^\[\]/@\s]*)):(?P<port>\d{1,9})"
+_HIGHEST_PORT: Final = 65535
 _BACKLOG: Final = 1024
 _GRACE: Final = 1
 """Seconds that requests in progress get when the server stops."""
@@ -43,10 +46,11 @@ def bind(addresses: Iterable[str]) -> list[socket.socket]:
 
 
 def _bind(address: str) -> socket.socket:
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise CannotListen(f"{address!r} is not an address to listen on: write host:port or :port")
+    found = re.fullmatch(_ADDRESS, address)
+    if found is None or int(found["port"]) > _HIGHEST_PORT:
+        wanted = f"write host:port or :port, with a port up to {_HIGHEST_PORT}"
+        raise CannotListen(f"{address!r} is not an address to listen on: {wanted}")
+    host, port = found["ipv6"] or found["name"] or "", int(found["port"])
     family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
     if not host and not _ipv6():
         family = socket.AF_INET
@@ -59,7 +63,7 @@ def _bind(address: str) -> socket.socket:
         limit_clients(listener)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host not in ("", "::")))
-        listener.bind((host, int(port)))
+        listener.bind((host, port))
         listener.listen(_BACKLOG)
         listener.setblocking(False)
     except (OSError, OverflowError) as error:
