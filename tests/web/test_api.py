@@ -250,7 +250,31 @@ async def test_an_unknown_service_is_404_and_the_known_ones_are_named() -> None:
         assert holds_problem(await client.get("/health/service/three"), 404) == reported
         assert holds_problem(await client.post("/health/force-check?service=three"), 404) == reported
         assert len(holds_problem(await client.get("/health/service/" + "x" * 5000), 404)) < 200
-        holds_problem(await client.get("/nothing/here"), 404)
+
+
+async def test_an_unknown_path_is_404_and_says_where_all_are_listed() -> None:
+    """A slash at the end is the usual mistake; it is not followed, because a redirect would name a host."""
+    async with exporter(f"services:\n  redis: {{kind: redis, port: {free_port()}}}\n") as (client, _):
+        for path in ("/nothing/here", "/Health", "/%00"):
+            said = holds_problem(await client.get(path), 404)
+            assert said == "there is nothing at this path: see /openapi.json for all paths"
+        for path in ("/health/", "/metrics/", "/nothing/"):
+            said = holds_problem(await client.get(path), 404)
+            assert said == "there is nothing at this path: try it without the slash at the end"
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("servce=redis", "unknown parameter 'servce': known are service"),
+        ("service=redis&service=other", "the parameter service is given more than once: keep one"),
+    ],
+)
+async def test_a_parameter_that_is_not_known_forces_no_check(query: str, said: str) -> None:
+    """A misspelled one would otherwise mean all services."""
+    async with exporter(f"services:\n  redis: {{kind: redis, port: {free_port()}}}\n") as (client, monitor):
+        assert holds_problem(await client.post(f"/health/force-check?{query}"), 400) == said
+        assert monitor.board.forced_checks == 0
 
 
 @pytest.mark.parametrize(
@@ -272,7 +296,9 @@ async def test_the_wrong_method_is_405_and_says_which_is_right(
     async with exporter(config) as (client, monitor):
         response = await client.request(method, path)
         assert monitor.board.forced_checks == 0
-    holds_problem(response, 405)
+    assert (
+        holds_problem(response, 405) == f"{method} is not possible here: use {' or '.join(sorted(allowed))}"
+    )
     assert allowed <= set(response.headers["allow"].split(", "))
 
 

@@ -104,13 +104,19 @@ async def test_only_post_is_a_beat() -> None:
 
 
 async def test_what_is_not_understood_is_no_beat() -> None:
-    """Another status, a page of another site, and a body that is too long."""
+    """Another status or parameter, a page of another site, and a body that is too long."""
     async with listening(config=SERVICES) as port, client(port) as to:
         answer = await to.post("/heartbeat/nightly_backup", params={"status": "bad"})
         assert (answer.status_code, answer.json()["detail"]) == (
             400,
             "unknown status 'bad': write ok or fail",
         )
+        for query, said in (
+            ("staus=fail", "unknown parameter 'staus': known are status, message"),
+            ("status=ok&status=fail", "the parameter status is given more than once: keep one"),
+        ):
+            answer = await to.post(f"/heartbeat/nightly_backup?{query}")
+            assert (answer.status_code, answer.json()["detail"]) == (400, said)
         page = {"Origin": "https://elsewhere.example.com", "Sec-Fetch-Site": "cross-site"}
         assert (await to.post("/heartbeat/nightly_backup", headers=page)).status_code == 403
         assert (await to.post("/heartbeat/nightly_backup", content=b"x" * 65536)).status_code == 413

@@ -25,7 +25,7 @@ from connection_exporter.web.exposition import Exposition
 from connection_exporter.web.limits import LongResponses
 from connection_exporter.web.page import CLIENT_MODULE, CLIENT_TYPES, PAGE, PAGE_HEADERS
 from connection_exporter.web.rendering import BoardJson, Shared
-from connection_exporter.web.requests import is_origin, may_act
+from connection_exporter.web.requests import is_origin, may_act, wrong_parameter
 from connection_exporter.web.responses import NO_CACHE, LongResponse, json_response, problem
 from connection_exporter.web.routes import ROUTES, TELEMETRY
 
@@ -149,6 +149,8 @@ class Api:
             shown = (origin or "another site")[:80]
             hint = f": allow it by --web.cors.origin={shown}" if is_origin(shown) else ""
             return problem(HTTPStatus.FORBIDDEN, f"pages of {shown} must not force a check{hint}")
+        if (wrong := wrong_parameter(request.query_params, ("service",))) is not None:
+            return problem(HTTPStatus.BAD_REQUEST, wrong)
         name = request.query_params.get("service")
         try:
             await self._force_check(name)
@@ -208,10 +210,18 @@ class Api:
         return problem(HTTPStatus.NOT_FOUND, detail)
 
 
-async def _http_problem(_: Request, error: Exception) -> Response:
+async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
-    return problem(status, str(error.detail), error.headers)
+    status, detail = HTTPStatus(error.status_code), str(error.detail)
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "").split(", ")
+        detail = f"{request.method[:20]} is not possible here: use {' or '.join(sorted(allowed))}"
+    elif detail == status.phrase and status is HTTPStatus.NOT_FOUND:
+        slash = request.url.path != "/" and request.url.path.endswith("/")
+        detail = "there is nothing at this path: " + (
+            "try it without the slash at the end" if slash else "see /openapi.json for all paths"
+        )
+    return problem(status, detail, error.headers)
 
 
 async def _internal_problem(_: Request, error: Exception) -> Response:

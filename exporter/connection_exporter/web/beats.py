@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from connection_exporter.kind import Beat, Failure, TakesBeats, takes_beats
 from connection_exporter.monitor.board import Board
-from connection_exporter.web.requests import may_act
+from connection_exporter.web.requests import may_act, wrong_parameter
 from connection_exporter.web.responses import NO_CACHE, problem
 
 GUESSES: Final = 10
@@ -31,6 +31,7 @@ _LONGEST: Final = 1000
 _LISTED: Final = 100
 """Services that are listed for a name that does not exist."""
 
+_PARAMETERS: Final = ("status", "message")
 _STATUSES: Final = {"ok": False, "fail": True}
 
 
@@ -70,6 +71,8 @@ class Beats:
             return refusal
         if self._check_of(name) is not check:  # a reload has replaced it while the token was read
             return await self.take(request)
+        if (wrong := wrong_parameter(request.query_params, _PARAMETERS)) is not None:
+            return problem(HTTPStatus.BAD_REQUEST, wrong)
         status = request.query_params.get("status", "ok")
         if status not in _STATUSES:
             return problem(HTTPStatus.BAD_REQUEST, f"unknown status {status[:40]!r}: write ok or fail")

@@ -127,6 +127,7 @@ def _responses() -> dict[str, dict[str, Schema]]:
             **_ok(_ref("Detailed")),
             **no_service,
             **busy,
+            "400": _problem("A parameter other than service, or several of them."),
             "403": _problem("Requested by a page of an origin that is not allowed."),
             "409": _problem("Monitoring is not running."),
             "429": _problem("Less than a second after the last check; see Retry-After."),
@@ -141,7 +142,7 @@ def _responses() -> dict[str, dict[str, Schema]]:
         "events": {**_ok(_ref("Event"), "text/event-stream"), **busy},
         "beat": {
             "200": {"description": "The beat is on the board."},
-            "400": _problem("A status other than ok and fail."),
+            "400": _problem("A status other than ok and fail, or an unknown parameter."),
             "401": _problem("The token is missing or wrong; or a login, where the service has no token."),
             "403": _problem("Sent by a page of an origin that is not allowed."),
             "404": _problem("There is no such service of kind heartbeat."),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 
 _ORIGIN: Final = r"(?!http:.*:80$)(?!https:.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?"
 _IPV6: Final = r"https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?"
@@ -29,6 +29,16 @@ def may_act(headers: Headers, allowed: Collection[str]) -> bool:
     if site is not None:
         return site in ("same-origin", "none")
     return origin is None or origin.partition("://")[2] == headers.get("host")
+
+
+def wrong_parameter(query: QueryParams, known: Collection[str]) -> str | None:
+    """Return what is wrong with a query: a misspelled parameter would otherwise mean the same as none."""
+    for name in query:
+        if name not in known:
+            return f"unknown parameter {name[:40]!r}: known are {', '.join(known)}"
+        if len(query.getlist(name)) > 1:
+            return f"the parameter {name} is given more than once: keep one"
+    return None
 
 
 def wants_openmetrics(accept: str) -> bool:
