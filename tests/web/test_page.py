@@ -62,6 +62,28 @@ async def test_a_real_fault_changes_the_card_without_a_reload() -> None:
         assert await tab.evaluate("window.stillHere")
 
 
+async def test_a_service_that_was_never_up_is_not_available_and_explains_the_status() -> None:
+    """Nothing is known of it while it connects for the first time, and the overall status is unknown because of it."""
+    async with web() as service:
+        service.status = "500 No"
+        new = (
+            f"new: {{kind: redis, port: {free_port()}, retries: 1000, {QUICK.replace('retries: 2, ', '')}}}\n"
+        )
+        job = "job: {kind: heartbeat, max_age: 1h}\n"
+        async with page(new + job + api(service)) as tab:
+            await tab.until(f"{STATUS.format('api')} === 'unhealthy'")
+            await tab.until("document.getElementById('overall-word').textContent === 'Status unknown'")
+            said = "No success yet of new and job. api is unhealthy, 2 more not healthy; 0 of 3 healthy."
+            await tab.until(f"document.getElementById('sentence').textContent === '{said}'")
+            tally = "document.querySelector('[data-name={0}] .tally').textContent"
+            await tab.until(tally.format("api") + ".startsWith('0.0 % available')")
+            assert await tab.evaluate(tally.format("new")) == ""
+            assert (
+                await tab.evaluate("document.querySelector('[data-name=job] .canary').textContent")
+                == "not used"
+            )
+
+
 async def test_a_page_that_loses_the_exporter_says_so_and_reconnects() -> None:
     """Until then it shows nothing as current, and says how old it is."""
     port = free_port()

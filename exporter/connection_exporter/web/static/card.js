@@ -101,7 +101,7 @@ class Card {
     const { session, canary } = service;
     setTime(this.head.since, service.status_since, `for ${duration(exporter.now() - Date.parse(service.status_since))}`);
     set(body.session, session.up ? `✓ up ${roughly(exporter.now() - Date.parse(session.since))}` : "✕ down");
-    const noCanary = service.kind === "process" ? "not used" : "none yet";
+    const noCanary = ["process", "heartbeat"].includes(service.kind) ? "not used" : "none yet";
     set(body.canary, canary.up === null ? noCanary : `${canary.up ? "✓" : "✕ bad,"} ${ago(canary.last)}`);
     setTime(body.checked, service.last_check, ago(service.last_check));
     setTime(body.succeeded, service.last_success, ago(service.last_success));

@@ -34,9 +34,9 @@ function spansOf(transitions, end, range) {
   return spans;
 }
 
-// The share of the known time in which a service was healthy; null if nothing is known.
+// The share of the known time in which a service was healthy; null if nothing is known, as before the first attempt ends.
 function availability(spans) {
-  const known = spans.filter((span) => span.status !== "unknown");
+  const known = spans.filter((span) => span.isFault || span.status === "healthy");
   const total = known.reduce((sum, span) => sum + span.until - span.from, 0);
   const bad = known.filter((span) => span.isFault).reduce((sum, span) => sum + span.until - span.from, 0);
   return total > 0 ? 1 - bad / total : null;

@@ -163,7 +163,16 @@ function sentence() {
   const others = bad.length - worst.length;
   const rest = others ? `, ${others} more not healthy` : "";
   const how = bad[0].service.status === "disconnected" ? "down" : bad[0].service.status;
-  return `${names} ${worst.length > 1 ? "are" : "is"} ${how}${rest}; ${cards.size - bad.length} of ${cards.size} healthy.`;
+  const healthy = `${cards.size - bad.length} of ${cards.size} healthy`;
+  return `${undecided(bad)}${names} ${worst.length > 1 ? "are" : "is"} ${how}${rest}; ${healthy}.`;
+}
+
+// Which services leave the overall status unknown, if these are not the ones that are named anyway.
+function undecided(bad) {
+  const services = bad.map((card) => card.service).filter((service) => service.critical);
+  const first = services.filter(({ status, last_success: success }) => status === "unknown" || (status === "connecting" && !success));
+  if (exporter.status.status !== "unknown" || !first.length || first.includes(bad[0].service)) return "";
+  return `No success yet of ${listed(first.map((service) => service.name))}. `;
 }
 
 function drawChips() {
