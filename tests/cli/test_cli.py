@@ -838,6 +838,7 @@ def test_check_leaves_out_services_that_report_to_a_running_exporter(tmp_path: P
     (tmp_path / "alone.yml").write_text(config)
     done = run("check", "alone.yml", folder=tmp_path)
     assert (done.returncode, "not checked" in done.stderr, "backup" in done.stderr) == (0, True, True)
+    assert done.stdout == "no service was checked\n", "which is not the same as healthy"
     pidfile = tmp_path / "pid"
     pidfile.write_text(str(os.getpid()))
     dependent = "  us: {kind: process, pidfile: pid, depends_on: [backup]}\n"

@@ -57,6 +57,9 @@ async def _checked(monitor: Monitor, names: list[str], *, color: bool) -> dict[s
 
 def _print(status: dict[str, Any], *, color: bool) -> None:
     """Print the result, drawn on a terminal if possible."""
+    if not status["services"]:
+        print("no service was checked")
+        return
     if (console := console_on(sys.stdout, color=color)) is None:
         print("\n".join(_lines(status)))
         return
