@@ -11,6 +11,9 @@ DURATION_PATTERN: Final = rf"^(?:{_PART.pattern})+$"
 """The durations that are accepted, for a JSON Schema."""
 
 _LONGEST: Final = 366 * 86400.0
+_LIKELY_MILLISECONDS: Final = 100
+"""From here on, a number without a unit is as likely to be in milliseconds, as other tools have it."""
+
 _TOO_LONG: Final = "a duration is at most 366d"
 _WANTED: Final = "expected a duration such as 500ms, 30s or 5m"
 
@@ -24,7 +27,8 @@ def parse_duration(text: object) -> float:
         if float(written) == 0:  # zero is the same in each unit; the field has a limit
             return 0.0
         if float(written) <= _LONGEST:
-            raise ValueError(f"a duration needs a unit: write {written}s for seconds")
+            or_less = f" or {written}ms for milliseconds" if float(written) >= _LIKELY_MILLISECONDS else ""
+            raise ValueError(f"a duration needs a unit: write {written}s for seconds{or_less}")
         raise ValueError(_TOO_LONG)
     if not _WHOLE.fullmatch(written):
         raise ValueError(_WANTED)

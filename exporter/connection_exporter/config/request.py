@@ -1,6 +1,7 @@
 """What the configs of http and websocket share, because both begin with an HTTP request: address and login."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from pydantic import Field
@@ -40,6 +41,11 @@ class RequestConfig(ServiceConfig, HttpLogin):
 
     _SCHEMES: ClassVar[tuple[str, str]]
     RULES: ClassVar[tuple[Rule, ...]] = (_has_a_host, _proxy_fits)
+
+    OTHER_NAMES: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("address", "addr", "endpoint", "target", "uri"), "url"),
+        "username": "user",
+    }
 
     url: str | None = None
     host: Host = Field("localhost", description="host name, address or path of a Unix socket")

@@ -68,7 +68,19 @@ Duration = Annotated[float, _AsText(parse_duration, DURATION_PATTERN)]
 CanaryPeriod = Annotated[float | None, _AsText(_canary, f"{DURATION_PATTERN}|^off$")]
 """Seconds, or ``None``, written as off."""
 
-Host = Annotated[str, AfterValidator(parse_host)]
+
+def _host(text: str) -> str:
+    try:
+        return parse_host(text)
+    except ValueError:
+        if re.fullmatch(_HOST_AND_PORT, text):
+            raise ValueError("only the host is expected: write its port as `port`") from None
+        raise
+
+
+_HOST_AND_PORT: Final = r"(?a)(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}"
+
+Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

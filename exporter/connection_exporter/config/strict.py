@@ -215,9 +215,10 @@ def _is_lost(detail: Any, unknown: set[str]) -> bool:
 
 
 def _unknown_fields(model: type[Strict], errors: list[InitErrorDetails]) -> set[str]:
-    """Return the fields that errors leave without a value; an unknown key may be a misspelled field."""
+    """Return the fields that errors leave without a value; an unknown key may be a misspelled or renamed field."""
     keys = {str(detail["loc"][0]) for detail in errors if detail.get("loc")}
-    unknown = keys | {near for key in keys if (near := nearest(key, model.model_fields))}
+    named = {model.OTHER_NAMES.get(key) or nearest(key, model.model_fields) for key in keys}
+    unknown = keys | {name for name in named if name is not None}
     return unknown | _FROM_URL if unknown & {*URL_KEYS} else unknown
 
 

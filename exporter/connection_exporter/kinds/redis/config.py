@@ -1,9 +1,9 @@
 """Owns the config of kind redis. Must not import the driver."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -114,6 +114,12 @@ class RedisConfig(ServiceConfig, Login):
     """A Redis or Valkey server, held by one connection."""
 
     RULES = (_expect_needs_depth, _sentinel_alone)
+
+    OTHER_NAMES: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("address", "addr", "dsn", "uri"), "url"),
+        "db": "database",
+        "username": "user",
+    }
 
     kind: Literal["redis"]
     url: str | None = Field(
