@@ -318,7 +318,7 @@ alerting: {alertmanagers: ['https://h'], tls: {ca_file: text}}
         f"c.yml:4: services.c.tls.cert_file: c.pem {no_key}, or key_file",
         f"c.yml:5: services.d.tls.ca_file: c.key {no_certificate}",
         f"c.yml:5: services.d.tls.key_file: text {no_key}",
-        "c.yml:6: services.e.tls.ca_file: damaged.pem cannot be used: it is damaged",
+        "c.yml:6: services.e.tls.ca_file: damaged.pem cannot be used: damaged",
         f"c.yml:6: services.e.tls.cert_file: c.key {no_certificate}",
         "c.yml:7: services.f.tls.key_file: rsa.key does not belong to cert_file c.pem",
         "c.yml:8: services.g.tls.key_file: locked.key has a passphrase: add tls.key_password_file",

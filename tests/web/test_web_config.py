@@ -17,6 +17,7 @@ from connection_exporter.config import ConfigError
 from connection_exporter.config.web import load_web
 from connection_exporter.web import limits
 from cryptography.hazmat.primitives import serialization
+from support.certificates import issue
 from support.web_clients import get, listening
 
 HASHES = {cost: bcrypt.hashpw(b"right", bcrypt.gensalt(cost)).decode() for cost in (4, 10)}
@@ -102,10 +103,74 @@ async def test_half_a_renewal_keeps_the_old_certificate(
         key = (tmp_path / "server.key").read_bytes()
         certificate(tmp_path, authority)
         (tmp_path / "server.key").write_bytes(key)
-        with pytest.raises(ConfigError, match="the certificates cannot be used"):
+        with pytest.raises(
+            ConfigError,
+            match=r"tls_server_config\.key_file: .*server\.key does not belong to the certificate",
+        ):
             load_web(file)
         await asyncio.sleep(5)
         assert await https(port, client(authority)) == 200
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            "cert_file: empty, key_file: server.key",
+            "cert_file: FOLDER/empty is empty: expected a certificate (PEM)",
+        ),
+        (
+            "cert_file: text, key_file: server.key",
+            "cert_file: FOLDER/text contains no certificate: NO_CERTIFICATE",
+        ),
+        (
+            "cert_file: server.key, key_file: server.key",
+            "cert_file: FOLDER/server.key contains no certificate: NO_CERTIFICATE",
+        ),
+        ("cert: text, key_file: server.key", "cert: contains no certificate: NO_CERTIFICATE"),
+        ("cert_file: server.pem, key_file: text", "key_file: FOLDER/text contains no private key: NO_KEY"),
+        (
+            "cert_file: server.pem, key_file: other.key",
+            "key_file: FOLDER/other.key does not belong to the certificate",
+        ),
+        (
+            "cert_file: server.pem, key_file: rsa.key",
+            "key_file: FOLDER/rsa.key does not belong to the certificate",
+        ),
+        (
+            "cert_file: damaged.pem, key_file: server.key",
+            "cert_file: certificate and key cannot be used: damaged",
+        ),
+        (
+            "cert_file: server.pem, key_file: server.key, client_ca_file: text, "
+            "client_auth_type: RequireAndVerifyClientCert",
+            "client_ca_file: FOLDER/text contains no certificate: NO_CERTIFICATE",
+        ),
+    ],
+)
+def test_the_file_that_cannot_be_used_is_named(file: Path, tmp_path: Path, keys: str, said: str) -> None:
+    """OpenSSL's own text is `PEM lib` for most of them."""
+    own = issue("localhost")
+    own.write(tmp_path / "server.pem")
+    for name, content in (
+        ("server.key", own.key_pem()),
+        ("other.key", issue("localhost").key_pem()),
+        ("rsa.key", trustme.CA(key_type=trustme.KeyType.RSA).private_key_pem.bytes()),
+        ("damaged.pem", own.pem.replace(b"MII", b"AAA")),
+        ("empty", b""),
+        ("text", b"no PEM"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    write(file, f"tls_server_config: {{{keys}}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_web(file)
+    for word, meaning in (
+        ("FOLDER", str(tmp_path)),
+        ("NO_CERTIFICATE", "expected PEM, with -----BEGIN CERTIFICATE-----"),
+        ("NO_KEY", "expected PEM, with -----BEGIN PRIVATE KEY-----"),
+    ):
+        said = said.replace(word, meaning)
+    assert str(caught.value) == f"{file}:1: tls_server_config.{said}"
 
 
 async def test_client_certificates_can_be_required(file: Path, tmp_path: Path, authority: trustme.CA) -> None:

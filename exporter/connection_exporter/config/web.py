@@ -43,7 +43,10 @@ def load_web(path: Path) -> WebConfig:
 
     Takes tens of milliseconds where there is TLS.
     """
-    from connection_exporter.net.server_context import server_context  # noqa: PLC0415 - 1 ms, as below
+    from connection_exporter.net.server_context import (  # noqa: PLC0415 - 1 ms, as below
+        UnusablePem,
+        server_context,
+    )
 
     document = parse(read_text(path), as_go=True)
     given = {} if document.value is None else document.value
@@ -55,6 +58,10 @@ def load_web(path: Path) -> WebConfig:
     tls = read.tls
     try:
         context = server_context(tls.options(path.parent)) if tls else None
+    except UnusablePem as error:
+        assert tls is not None, "it is what cannot be used"
+        key = tls.written_as(error.key)
+        raise ConfigError(str(path), [document.mistake(("tls_server_config", key), str(error))]) from None
     except (OSError, ValueError) as error:
         where = ("tls_server_config",)
         raise ConfigError(str(path), [document.mistake(where, _told(error))]) from None

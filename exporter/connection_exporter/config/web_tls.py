@@ -129,6 +129,10 @@ class TlsServer(Section):
             return ssl.CERT_REQUIRED
         return _VERIFYING.get(self.client_auth_type, ssl.CERT_NONE)
 
+    def written_as(self, key: str) -> str:
+        """Return the key in force of ``cert``, ``key`` or ``client_ca``: that of a file, or of inline text."""
+        return f"{key}_file" if getattr(self, f"{key}_file") is not None else key
+
     def options(self, folder: Path) -> ServerTls:
         """Return the same as the network layer knows it, paths relative to ``folder``. A file wins over inline text."""
         key = self.key.get_secret_value() if self.key else None

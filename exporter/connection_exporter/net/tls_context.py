@@ -1,13 +1,13 @@
 """Makes one TLS context from options, and says which of its files cannot be used, and why. Imports no event loop."""
 
 import codecs
-import re
 import ssl
 from pathlib import Path
 from typing import Final
 
 from connection_exporter.core.failure import Failure
 from connection_exporter.core.health import Reason
+from connection_exporter.net.pem import MISMATCHES, defect, words
 from connection_exporter.net.tls_options import TlsOptions
 from connection_exporter.system.files import read_regular_file
 
@@ -21,8 +21,6 @@ _VERSIONS: Final = {
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
 _LOWEST: Final = "1.2"
-_MISMATCHES: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
-"""OpenSSL's reasons for a key of another certificate. The last one is that for a key of another type."""
 
 
 class UnusableFile(Failure):
@@ -101,8 +99,9 @@ def _load_authorities(context: ssl.SSLContext, options: TlsOptions) -> None:
     try:
         context.load_verify_locations(options.ca_file)
     except (OSError, ValueError) as error:
-        defect = _defect(options.ca_file, "certificate") or f"cannot be used: {_words(error)}"
-        raise UnusableFile("ca_file", f"ca_file {options.ca_file} {defect}") from error
+        missing = defect(read_tls_file(options.ca_file), "certificate")
+        text = f"ca_file {options.ca_file} {missing or f'cannot be used: {words(error)}'}"
+        raise UnusableFile("ca_file", text) from error
 
 
 def _load_client_certificate(context: ssl.SSLContext, options: TlsOptions) -> None:
@@ -129,31 +128,16 @@ def _load_client_certificate(context: ssl.SSLContext, options: TlsOptions) -> No
             source = options.key_password_file or "key_password"
             text = f"{key} cannot be decrypted with the passphrase in {source}"
             raise UnusableFile(key_of_key, text) from error
-        if isinstance(error, ssl.SSLError) and error.reason in _MISMATCHES:
+        if isinstance(error, ssl.SSLError) and error.reason in MISMATCHES:
             raise UnusableFile(key_of_key, f"{key} does not belong to cert_file {certificate}") from error
-        if defect := _defect(certificate, "certificate"):
-            raise UnusableFile("cert_file", f"cert_file {certificate} {defect}") from error
-        if defect := _defect(options.key_file or certificate, "private key"):
+        if missing := defect(read_tls_file(certificate), "certificate"):
+            raise UnusableFile("cert_file", f"cert_file {certificate} {missing}") from error
+        if missing := defect(read_tls_file(options.key_file or certificate), "private key"):
             hint = "" if options.key_file else ", or key_file"
-            text = f"{key_of_key} {options.key_file or certificate} {defect}{hint}"
+            text = f"{key_of_key} {options.key_file or certificate} {missing}{hint}"
             raise UnusableFile(key_of_key, text) from error
-        text = f"cert_file {certificate} and {key} cannot be used: {_words(error)}"
+        text = f"cert_file {certificate} and {key} cannot be used: {words(error)}"
         raise UnusableFile("cert_file", text) from error
 
 
 _LOADERS: Final = (_load_authorities, _load_client_certificate)
-
-
-def _defect(path: Path, wanted: str) -> str | None:
-    """Return what is wrong with a file if it has nothing of what is ``wanted``. OpenSSL says no more than "PEM lib"."""
-    content = read_tls_file(path)
-    if not content.strip():
-        return f"is empty: expected a {wanted} (PEM)"
-    if re.search(rf"-----BEGIN [A-Z0-9 ]*{wanted.upper()}-----".encode(), content):
-        return None
-    return f"contains no {wanted}: expected PEM, with -----BEGIN {wanted.upper()}-----"
-
-
-def _words(error: OSError | ValueError) -> str:
-    reason = error.reason if isinstance(error, ssl.SSLError) else str(error)
-    return reason.replace("_", " ").lower() if reason else "it is damaged"
