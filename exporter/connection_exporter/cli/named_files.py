@@ -1,6 +1,7 @@
 """Finds the files that a config names and that cannot be used. Imports ssl only if there are any for TLS."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,10 +57,14 @@ def _tls_options(model: BaseModel, places: Iterable[Place]) -> "Iterator[tuple[P
             yield inside, tls.options
 
 
-def _unusable(options: "TlsOptions", known: "dict[TlsOptions, list[UnusableFile]]") -> "list[UnusableFile]":
-    """Return what is wrong with the files of TLS: looked at once for all services that share them."""
-    if options not in known:
-        from connection_exporter.net import tls_context  # noqa: PLC0415 - 5 ms, with ssl
+def _unusable(
+    options: "TlsOptions", known: "dict[TlsOptions, list[UnusableFile]]"
+) -> "Iterator[UnusableFile]":
+    """Yield what is wrong with the files of TLS. Each side's are looked at once for all services that share them."""
+    authorities = replace(options, cert_file=None, key_file=None, key_password=None, key_password_file=None)
+    for part in (authorities, replace(options, ca_file=None)):
+        if part not in known:
+            from connection_exporter.net import tls_context  # noqa: PLC0415 - 5 ms, with ssl
 
-        known[options] = tls_context.unusable_files(options)
-    return known[options]
+            known[part] = tls_context.unusable_files(part)
+        yield from known[part]

@@ -62,6 +62,8 @@ def unusable_files(options: TlsOptions) -> list[UnusableFile]:
             load(context, options)
         except UnusableFile as problem:
             found.append(problem)
+        except Failure:  # removed at this moment, as while it is renewed: the next connection will tell
+            continue
     return found
 
 
