@@ -692,6 +692,15 @@ def test_validate_lists_the_files_that_are_included(tmp_path: Path) -> None:
     assert done.stderr.startswith("conf.d/a.yml:3: services.a.password_file: conf.d/none cannot be read")
 
 
+def test_validate_warns_of_a_pattern_that_matches_no_file(tmp_path: Path) -> None:
+    """It may be misspelled, and then services are missing without an error."""
+    path = config(tmp_path, "include: [conf.d/*.yml, '*.yml']\nservices: {a: {kind: redis}}\n")
+    result = run("validate", path, folder=tmp_path)
+    assert result.returncode == 0
+    warnings = [line for line in result.stdout.splitlines() if line.startswith("warning: include")]
+    assert warnings == [f"warning: include: no file matches {tmp_path}/conf.d/*.yml"]
+
+
 def test_validate_warns_of_what_will_not_work(tmp_path: Path) -> None:
     """Our own listener as a service, a latency that nothing can exceed, too few file descriptors; it still exits 0."""
     path = config(tmp_path, "services:\n  itself: {kind: http, url: 'http://localhost:9100/health'}\n")

@@ -149,7 +149,7 @@ def test_relative_paths_are_relative_to_the_file_that_names_them(folder: Path) -
         ("[1]", "main.yml:1: include: expected a list of files or patterns"),
         ("{a: b}", "main.yml:1: include: expected a list of files or patterns"),
         ("['']", "main.yml:1: include: expected a list of files or patterns"),
-        ("[conf.d]", "main.yml:1: include[0]: there is no such file"),
+        ("[conf.d]", "main.yml:1: include[0]: is a folder: add a pattern, as in /*.yml"),
     ],
 )
 def test_an_include_that_cannot_work_is_an_error(include: str, reported: str) -> None:

@@ -34,8 +34,15 @@ def patterns_of(value: Tree, folder: FilePath, document: Document) -> tuple[str,
     for index, pattern in enumerate(patterns):
         if not _MAGIC & set(str(written[index])) and not matching([pattern]):
             place = ("include", index) if isinstance(given, list) else ("include",)
-            document.report(place, "there is no such file")
+            is_folder = (folder / str(written[index])).is_dir()
+            problem = "is a folder: add a pattern, as in /*.yml" if is_folder else "there is no such file"
+            document.report(place, problem)
     return patterns
+
+
+def unmatched(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return a warning for each pattern that matches nothing: it may be misspelled. Blocks."""
+    return tuple(f"include: no file matches {pattern}" for pattern in patterns if not matching([pattern]))
 
 
 def matching(patterns: Iterable[str], *, but: FilePath | None = None) -> tuple[FilePath, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from connection_exporter.config.document import Document, Mistake, Path, Tree, parse
 from connection_exporter.config.errors import ConfigError, read_text
 from connection_exporter.config.expand import Expanded, expand, unusable
-from connection_exporter.config.include import matching, merge, patterns_of
+from connection_exporter.config.include import matching, merge, patterns_of, unmatched
 from connection_exporter.config.reader import Kinds, Reader
 from connection_exporter.config.service import ServiceConfig
 
@@ -81,6 +81,7 @@ def load_text(
         source,
         services,
         alerting,
+        notes=unmatched(patterns),
         files=files,
         list_files=list_files if patterns else None,
         mistake=document.mistake,
