@@ -251,11 +251,13 @@ async def test_users_log_in_with_the_hashes_of_htpasswd(file: Path, variant: str
         for path in ("/", "/metrics", "/health", "/-/healthy", "/-/ready", "/config", "/nowhere", "/events"):
             refused = await get(port, path)
             assert refused.status_code == 401, path
+            assert refused.json()["detail"] == "a user and password are needed"
             assert refused.headers["www-authenticate"].startswith("Basic ")
             assert refused.headers["content-type"] == "application/problem+json"
         assert (await get(port, "/metrics", auth=("alice", "right"))).status_code == 200
-        assert (await get(port, "/metrics", auth=("alice", "wrong"))).status_code == 401
-        assert (await get(port, "/metrics", auth=("bob", "right"))).status_code == 401
+        for login in (("alice", "wrong"), ("bob", "right")):
+            refused = await get(port, "/metrics", auth=login)
+            assert (refused.status_code, refused.json()["detail"]) == (401, "wrong user or password")
         assert (await get(port, "/metrics", auth=("", ""))).status_code == 401
         for garbled in ("Basic", "Basic ===", "Basic " + base64.b64encode(b"alice").decode(), "Bearer x"):
             assert (await get(port, "/metrics", headers={"Authorization": garbled})).status_code == 401

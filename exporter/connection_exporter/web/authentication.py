@@ -82,7 +82,8 @@ class Authentication:
             try:
                 if login is None or not await self._passwords.match(rules.users, *login, gone=_gone(scope)):
                     ask = {"WWW-Authenticate": 'Basic realm="connection-exporter", charset="UTF-8"'}
-                    app = problem(HTTPStatus.UNAUTHORIZED, "a user and password are needed", ask)
+                    what = "a user and password are needed" if login is None else "wrong user or password"
+                    app = problem(HTTPStatus.UNAUTHORIZED, what, ask)
             except _QueueFull:
                 detail = "too many logins wait for their password check"
                 app = problem(HTTPStatus.TOO_MANY_REQUESTS, detail, {"Retry-After": "5"})
