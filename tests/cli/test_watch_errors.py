@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,12 +15,15 @@ NO_RESPONSE = "closes the connection without an HTTP response: is it a connectio
 
 
 @asynccontextmanager
-async def server(answer: bytes, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Send the same answer to every client, and close the connection. Gives host and port."""
+async def server(
+    answer: bytes, *, first: Sequence[bytes] = (), tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Send the same answer to every client after the ``first``, and close the connection. Gives host and port."""
+    answers = iter(first)
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10_000)
-        writer.write(answer)
+        writer.write(next(answers, answer))
         writer.close()
 
     listening = await asyncio.start_server(respond, "127.0.0.1", 0, ssl=tls)
@@ -154,3 +157,17 @@ async def test_an_address_of_nothing_is_explained(
     """Before any connection."""
     assert await watch(url) == 1
     assert capsys.readouterr().err == f"connection-exporter: {said}\n"
+
+
+async def test_an_exporter_that_was_there_is_waited_for_whatever_answers_meanwhile(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A proxy may say 404 while the exporter behind it restarts."""
+    board = b'{"status": "healthy", "summary": {"total": 0}, "services": {}}'
+    answers = [STREAM + b"\r\nevent: board\ndata: " + board + b"\n\n"]
+    async with server(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", first=answers) as host:
+        async with asyncio.timeout(10):
+            assert await watch(f"http://{host}", pause=0) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("connection-exporter: live\n")
+    assert "responds with 404 Not Found; attempt 5 of 5 to connect again" in said

@@ -177,8 +177,9 @@ async def _follow(seen: Seen, view: View, pause: float) -> str:
             except _Refused as refused:
                 return str(refused)
             except (httpx.HTTPError, ssl.SSLError, UnicodeError) as error:  # the last: a name in a redirect
-                problem = problem_of(error, seen.url, was_live=seen.heard is not None)
-                if problem.is_final:
+                was_live = seen.heard is not None
+                problem = problem_of(error, seen.url, was_live=was_live)
+                if problem.is_final and not was_live:  # a proxy says the same while the exporter restarts
                     return problem.text
                 why = problem.text
             failed += 1

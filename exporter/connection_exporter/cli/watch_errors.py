@@ -63,7 +63,7 @@ def problem_of(error: httpx.HTTPError | ssl.SSLError | UnicodeError, url: str, *
         return Problem(f"{place} redirects to a host whose name is not valid", is_final=True)
     cause = _cause_of(error)
     if isinstance(error, httpx.HTTPStatusError):
-        return _refusal(error.response, place)
+        return _refusal(error.response, place, was_live=was_live)
     if isinstance(cause, ssl.SSLError) and (problem := _tls_problem(cause, place)) is not None:
         return problem
     if isinstance(error, httpx.ConnectError):
@@ -80,7 +80,7 @@ def problem_of(error: httpx.HTTPError | ssl.SSLError | UnicodeError, url: str, *
     return Problem(f"{place} closes the connection without an HTTP response: {IS_IT}{_or_tls(place)}")
 
 
-def _refusal(response: httpx.Response, place: str) -> Problem:
+def _refusal(response: httpx.Response, place: str, *, was_live: bool) -> Problem:
     status = response.status_code
     is_final = 300 <= status < 500 and status not in _PASSING
     if response.next_request is not None:
@@ -91,7 +91,7 @@ def _refusal(response: httpx.Response, place: str) -> Problem:
         with_login = place.replace("://", "://USER:PASSWORD@", 1)
         is_wrong = "authorization" in response.request.headers
         text += ": wrong user or password" if is_wrong else f": write {with_login}"
-    elif status == HTTPStatus.BAD_REQUEST or status in _NOT_HERE:
+    elif not was_live and (status == HTTPStatus.BAD_REQUEST or status in _NOT_HERE):
         text += f": {IS_IT}{_or_tls(place) if status == HTTPStatus.BAD_REQUEST else _or_no_path(place)}"
     return Problem(text, is_final)
 
