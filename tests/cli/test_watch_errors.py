@@ -45,7 +45,8 @@ async def server(
             "http://{host}/events sends no events: is it a connection-exporter?",
         ),
         (
-            b"HTTP/1.1 302 Found\r\nLocation: https://me:s3cret@other/prefix/events\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 302 Found\r\nLocation: https://me:s3cret@other/prefix/events?state=s3cret\r\n"
+            b"Content-Length: 0\r\n\r\n",
             "",
             "http://{host} redirects to https://other/prefix: if that is the exporter, watch it there",
         ),

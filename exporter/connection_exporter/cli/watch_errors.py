@@ -84,7 +84,7 @@ def _refusal(response: httpx.Response, place: str, *, was_live: bool) -> Problem
     status = response.status_code
     is_final = 300 <= status < 500 and status not in _PASSING
     if response.next_request is not None:
-        target = without_login(str(response.next_request.url)).removesuffix("/events")
+        target = without_login(str(response.next_request.url)).partition("?")[0].removesuffix("/events")
         return Problem(f"{place} redirects to {target}: if that is the exporter, watch it there", is_final)
     text = f"{without_login(str(response.url))} responds with {status} {response.reason_phrase}".rstrip()
     if status == HTTPStatus.UNAUTHORIZED:
