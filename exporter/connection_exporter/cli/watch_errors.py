@@ -38,7 +38,11 @@ def mistake_in(url: str) -> str | None:
         return (
             "not an address: write http://host:port; in a password % : / ? # @ have to be escaped, as in %2F"
         )
-    if given.scheme not in ("http", "https") or not _is_host(given.raw_host.decode()) or (given.port or 0) > 65535:
+    if (
+        given.scheme not in ("http", "https")
+        or not _is_host(given.raw_host.decode())
+        or (given.port or 0) > 65535
+    ):
         return "not an address: write http://host:port"
     if given.query or given.fragment:
         return "expected no ? or # in the address: write http://host:port"
