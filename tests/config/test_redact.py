@@ -122,6 +122,16 @@ def test_a_secret_that_was_cut_does_not_leave_its_beginning(secret: str, length:
             "kind: websocket, url: 'ws://h/', subprotocols: [json, bearer.Zm9vYmFyYmF6cXV4]",
             "Zm9vYmFyYmF6cXV4",
         ),
+        (
+            "kind: tcp, address: 'h:1', on_connect: {send: \"AUTH PLAIN AGJvYgBzM2NyZXQ=\\r\\n\"}",
+            "AGJvYgBzM2NyZXQ=",
+        ),
+        ("kind: tcp, address: 'h:1', on_connect: {send: \"AUTH PLAIN AGJvYgBzM2NyZXQ=\\r\\n\"}", "s3cret"),
+        ("kind: tcp, address: 'h:1', on_connect: {send: \"aHVudGVyMg==\\r\\n\"}", "hunter2"),
+        ("kind: tcp, address: 'h:1', on_connect: {send: \"USER bob\\r\\nPASS hunter2\\r\\n\"}", "hunter2"),
+        ("kind: tcp, address: 'h:1', on_probe: {send: \"PASS a=hunter2&b\\r\\n\"}", "a=hunter2&b"),
+        ("kind: tcp, address: 'h:1', on_probe: {send: 'a1 LOGIN bob fish'}", "fish"),
+        ("kind: websocket, url: 'ws://h/', on_probe: {send: 'AUTH bob hunter2'}", "hunter2"),
         ("kind: redis, url: 'redis://h', password: 'a b'", "a b"),
         ("kind: postgresql, user: app, password: hunter2", "hunter2"),
         ("kind: redis, sentinel: {master: main, nodes: [a], password: hunter2}", "hunter2"),
@@ -150,6 +160,11 @@ def test_each_part_of_a_secret_is_one(keys: str, echo: str) -> None:
         ),
         ("kind: websocket, url: 'ws://h/', on_connect: {send: '{\"op\":\"subscribe\"}'}", "cannot subscribe"),
         ("kind: websocket, url: 'ws://h/', subprotocols: [graphql-transport-ws]", "graphql-transport-ws"),
+        ("kind: tcp, address: 'h:1', on_probe: {send: 'user=bob&password=hunter2'}", "wrong password"),
+        (
+            "kind: tcp, address: 'h:1', on_probe: {send: 'AUTH PLAIN AGJvYgBzM2NyZXQ='}",
+            "535 PLAIN is not offered",
+        ),
     ],
 )
 def test_ordinary_words_stay(keys: str, message: str) -> None:

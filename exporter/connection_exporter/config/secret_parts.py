@@ -31,6 +31,10 @@ _PUBLISHED: Final = ("group", "description", "links", "depends_on")
 _PUBLIC_HEADER: Final = r"(?i)accept.*|content-.*|user-agent|origin|referer|host|cache-control|pragma"
 _ROUTINE_KEY: Final = r"(?i)op|method|type|event|action|jsonrpc|channel|cmd|command|version|params|args"
 _WORD: Final = r"(?i)[a-z]+(?:[-_.:/ ][a-z]+)*"
+_LOGIN: Final = re.compile(r"\s*(?:\S+\s+)?(?:pass|auth|login|identify)\b", re.IGNORECASE)
+"""How a command that logs in begins; a tag may come first, as in IMAP."""
+_MOST_WORDS: Final = 20
+"""Lines of a message, and words of each, that are looked at. Each secret takes memory."""
 _PART: Final = 6
 """Characters. A shorter part of a secret is hidden only if its name says that it is one."""
 _TOKEN: Final = re.compile(
@@ -124,7 +128,9 @@ def _secrets_at(place: Place, text: str, *, declared: bool) -> Iterator[Secret]:
     if declared:
         if above == ("headers",):
             return _header(key, text)
-        return _content(text) if key in ("send", "send_file", "body_file") else _credential(text)
+        if key in ("send", "send_file"):
+            return _content(text, lines=True)
+        return _content(text) if key == "body_file" else _credential(text)
     if place == ("body",):
         return _content(text)
     if place == ("path",) or above == ("subprotocols",) or key == "token_url":
@@ -173,13 +179,15 @@ def _header(name: str, value: str) -> Iterator[Secret]:
             yield from _part(key, part.strip('" '), secret=name.lower() == "cookie")
 
 
-def _content(text: str) -> Iterator[Secret]:
-    """Yield a body or message, and the values in it if it is JSON or a form."""
+def _content(text: str, *, lines: bool = False) -> Iterator[Secret]:
+    """Yield a body or message, and the values in it if it is JSON, a form or ``lines`` of words."""
     yield Secret(text, content=True)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
         yield from _pairs(text)
+        if lines:
+            yield from _words(text)
         return
     if isinstance(document, dict | list):
         yield from _leaves_of_json("", document)
@@ -210,6 +218,21 @@ def _pairs(text: str) -> Iterator[Secret]:
         yield from _part(key, value)
     for key, value in parse_qsl(text[:65536], max_num_fields=None):
         yield from _part(key, value)
+
+
+def _words(text: str) -> Iterator[Secret]:
+    """Yield the words of commands that may be secret, as in ``AUTH PLAIN AGJvYgBzM2NyZXQ=`` or ``LOGIN bob fish``."""
+    for line in text.splitlines()[:_MOST_WORDS]:
+        words = line.split()[:_MOST_WORDS]
+        if len(words) == 1 and "=" in words[0].rstrip("="):
+            continue  # a form
+        for word in words:
+            if len(word) >= _PART and not re.fullmatch(_WORD, word):
+                yield from _credential(word)
+                with suppress(ValueError):  # SASL: base64 of a password, or of a user, NUL and a password
+                    yield from _credential(b64decode(word, validate=True).decode().rpartition("\0")[2])
+        if len(words) > 1 and _LOGIN.match(line):
+            yield from _credential(words[-1])
 
 
 def _part(key: str, value: str, *, secret: bool = False) -> Iterator[Secret]:
