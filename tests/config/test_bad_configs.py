@@ -34,7 +34,17 @@ def test_each_golden_file_has_its_twin() -> None:
 def test_no_refusal_repeats_a_secret(path: Path) -> None:
     """The secrets of the bad configs, whole or in part, and pydantic's own words, appear nowhere."""
     reported = path.read_text()
-    for leak in ("s3", "cret", "12345", "Bearer", "pydantic", "Input should", "Traceback", "[key]"):
+    for leak in (
+        "s3",
+        "cret",
+        "12345",
+        "Bearer",
+        "pydantic",
+        "Input should",
+        "should have",
+        "Traceback",
+        "[key]",
+    ):
         assert leak not in reported
 
 

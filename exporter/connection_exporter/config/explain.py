@@ -167,6 +167,15 @@ def _expected(detail: Any, written: Tree) -> str:
         return str(context["expected"])
     if kind == "string_type" and isinstance(written, bool | int | float):
         return "text: put it in quotes"
+    if (
+        kind == "too_short" and context["field_type"] == "Value"
+    ):  # a secret, whose characters pydantic takes for items
+        return _WANTED["string_too_short"]
+    if kind in ("too_short", "too_long"):
+        word, limit = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+        return f"{word} {context[limit]} {'entry' if context[limit] == 1 else 'entries'}"
+    if kind == "string_too_long":
+        return f"at most {context['max_length']} characters"
     text = str(detail["msg"])
     return _WANTED.get(kind) or text.removeprefix("Input should be ").removeprefix("a ").removeprefix("an ")
 
