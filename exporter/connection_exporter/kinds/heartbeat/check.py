@@ -5,7 +5,7 @@ the last beat, so a forced check reports the present state.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Self
@@ -112,13 +112,13 @@ class HeartbeatCheck:
         """
         self.time_left()
         if self._uncounted:
-            counts, self._uncounted = {"beats": float(self._uncounted)}, 0
+            counts, self._uncounted = {"beats": self._uncounted}, 0
             return self._observation(counts)
         if self._repeated is None:
             self._repeated = self._observation({})
         return self._repeated
 
-    def _observation(self, counts: dict[str, float]) -> Observation:
+    def _observation(self, counts: Mapping[str, float]) -> Observation:
         assert self._last is not None
         beat = self._last.beat
         details: dict[str, Json] = {

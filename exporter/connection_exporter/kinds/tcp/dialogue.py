@@ -68,7 +68,7 @@ class Bytes:
         return self._wanted
 
     def __str__(self) -> str:
-        return f"the bytes {self._wanted[:30].hex(' ')}"
+        return f"the byte sequence {self._wanted[:30].hex(' ')}"
 
 
 class AnyByte:
