@@ -215,6 +215,25 @@ def test_without_an_address_of_the_version_there_is_no_attempt(
     assert failure.message.startswith(message)
 
 
+@pytest.mark.parametrize("host", ["api.localhost", "API.Localhost", "a.b.localhost.", "localhost."])
+def test_a_name_below_localhost_is_this_machine(run: Run, host: str) -> None:
+    """As in browsers and curl, also where the resolver does not know it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        async def scenario() -> None:
+            for network in (Network(), Network().with_ip_version(4)):
+                (await network.dial(host, port)).sock.close()
+
+        run(scenario())
+
+
+def test_a_name_that_only_looks_like_localhost_is_another(run: Run) -> None:
+    """Its labels count, and not its letters."""
+    for host in ("notlocalhost.invalid", "localhost.invalid", "x.localhost.invalid"):
+        assert run(failure_of(host, 1)).reason is Reason.DNS
+
+
 def test_a_name_with_any_characters_is_resolved_in_its_ascii_form(run: Run) -> None:
     """Fullwidth letters lead to localhost, as in browsers."""
 

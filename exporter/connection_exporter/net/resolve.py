@@ -14,6 +14,11 @@ from connection_exporter.net.names import IpVersion, is_ip, to_ascii, with_ascii
 from connection_exporter.system.threads import NoThread, SharedWork, WorkDied
 
 _FAMILIES: Final = {"any": socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+_LOOPBACK: Final[dict[IpVersion, tuple[str, ...]]] = {
+    "any": ("127.0.0.1", "::1"),
+    4: ("127.0.0.1",),
+    6: ("::1",),
+}
 
 
 def literal(host: str, ip_version: IpVersion = "any") -> tuple[str, ...]:
@@ -70,6 +75,10 @@ def _look_up(host: str, ip_version: IpVersion) -> tuple[str, ...]:
         )
         addresses = tuple(dict.fromkeys(with_scope(address) for *_, address in found))
     except Exception as error:
+        if f".{to_ascii(host)}".removesuffix(".").endswith(".localhost"):
+            return _LOOPBACK[
+                ip_version
+            ]  # as in browsers and curl (RFC 6761, 6.3); few resolvers know these names
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         problem = f"{shown} does not resolve{wanted}: {text or type(error).__name__}"
         raise Failure(Reason.DNS, problem) from error
