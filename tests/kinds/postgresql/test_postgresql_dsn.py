@@ -202,6 +202,18 @@ def test_ssl_is_another_name_of_sslmode_in_a_url() -> None:
         assert read(f"postgresql+asyncpg://me@db/app?ssl={value}").sslmode == mode
 
 
+@pytest.mark.parametrize("name", ["sslmode", "ssl"])
+def test_no_verify_of_node_postgres_asks_for_tls_and_accepts_any_certificate(name: str) -> None:
+    """Heroku's guides write it; a certificate to trust would be verified with `require`."""
+    for more in ("", "&sslrootcert=ca.pem"):
+        it = read(f"postgresql://me@db/app?{name}=no-verify{more}")
+        assert (it.sslmode, it.tls.ca_file) == ("require", None)
+    it = read(
+        f"postgresql://me@db/app?{name}=no-verify&query_timeout=5000&keepAlive=true&extra_float_digits=3"
+    )
+    assert len(it.warnings) == 3
+
+
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"])
 def test_every_sslmode_is_accepted_with_a_root_certificate(mode: str) -> None:
     """As in libpq, which ignores the file with disable."""

@@ -49,7 +49,7 @@ _IGNORED_BECAUSE: Final[Mapping[str, str]] = {
     "the encoding is UTF-8": "client_encoding encoding charset",
     "`timeout` is the deadline of an attempt, with all hosts": """
         connect_timeout connectTimeout loginTimeout socketTimeout socket_timeout timeout command_timeout
-        statement_timeout lock_timeout idle_in_transaction_session_timeout""",
+        statement_timeout query_timeout connection_timeout lock_timeout idle_in_transaction_session_timeout""",
     "GSSAPI is not supported": "gssencmode gssdelegation gsslib krbsrvname",
     "hosts are tried in the order in which they are written": "load_balance_hosts",
     "the protocol's version is 3.0, which every server supports": "min_protocol_version max_protocol_version",
@@ -61,7 +61,8 @@ _IGNORED_BECAUSE: Final[Mapping[str, str]] = {
     "TLS is asked for by an SSLRequest, which every server understands": "sslnegotiation",
     "the host's name is always sent (SNI)": "sslsni",
     "a vanished server is noticed within 11 s": """
-        keepalives keepalives_idle keepalives_interval keepalives_count tcp_user_timeout tcpKeepAlive""",
+        keepalives keepalives_idle keepalives_interval keepalives_count tcp_user_timeout tcpKeepAlive keepAlive
+        keepAliveInitialDelayMillis""",
     "write `pooler: true` if PgBouncer is in transaction mode": "pgbouncer",
     "the exporter holds one connection, without a pool": """
         connection_limit pool pool_timeout pool_size pool_mode pool_recycle pool_pre_ping max_overflow pool_max_conns
@@ -74,11 +75,12 @@ _IGNORED_BECAUSE: Final[Mapping[str, str]] = {
         max_cached_statement_lifetime max_cacheable_statement_size binary_parameters prepareThreshold prepare_threshold
         preparedStatementCacheQueries preferQueryMode""",
     "not needed to monitor the server": """
-        async_fallback autosave adapter reconnect variables timezone TimeZone DateStyle supa workaround serverVersion
-        stringtype loggerLevel defaultRowFetchSize reWriteBatchedInserts min_messages advisory_locks insert_returning
-        uselibpqcompat sslaccept jit""",
+        async_fallback autosave adapter reconnect variables timezone TimeZone datestyle DateStyle extra_float_digits
+        supa workaround serverVersion stringtype loggerLevel defaultRowFetchSize reWriteBatchedInserts min_messages
+        advisory_locks insert_returning uselibpqcompat sslaccept jit""",
 }
-"""Parameters without effect: libpq's, and those of Prisma, SQLAlchemy, asyncpg, pgx, JDBC, Rails, Django, Supabase."""
+"""Parameters without effect: libpq's, and those of Prisma, SQLAlchemy, asyncpg, pgx, JDBC, Rails, Django, Supabase, and
+node-postgres."""
 
 _IGNORED: Final = {name: why for why, names in _IGNORED_BECAUSE.items() for name in names.split()}
 
@@ -113,6 +115,7 @@ def with_keys_of(parameters: Mapping[str, str], given: Mapping[str, Any]) -> dic
     Raises `UnreadableParts` with every problem.
     """
     problems = list(_refused(parameters))
+    parameters = _as_libpq(parameters)
     keys: dict[str, Any] = {_KEYS[name]: value for name, value in parameters.items() if name in _KEYS}
     unknown: tuple[str, ...] = ()
     try:
@@ -187,6 +190,14 @@ def _tls_of(parameters: Mapping[str, str], given: Mapping[str, Any]) -> dict[str
     if tls.get("min_version") == "TLSv1":  # as PostgreSQL calls TLS 1.0
         tls["min_version"] = "1.0"
     return tls
+
+
+def _as_libpq(parameters: Mapping[str, str]) -> Mapping[str, str]:
+    """Write ``sslmode=no-verify`` of node-postgres as libpq does: TLS, and no certificate to trust."""
+    if parameters.get("sslmode") != "no-verify":
+        return parameters
+    without = {name: value for name, value in parameters.items() if name != "sslrootcert"}
+    return {**without, "sslmode": "require"}
 
 
 def _lacks_certificate(parameters: Mapping[str, str], given: Mapping[str, Any]) -> bool:
