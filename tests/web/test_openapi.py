@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,6 +108,18 @@ async def test_an_answer_is_as_it_is_described(
     if media_type.endswith("json"):
         schema = {**content[media_type]["schema"], "components": described["components"]}
         OAS31Validator(schema).validate(answer.json())
+
+
+async def test_it_is_written_once_for_all_who_ask(client: httpx.AsyncClient) -> None:
+    """Also for those who ask while it is written: a thread and 25 ms of CPU for each would stop everything else."""
+    most = 0
+    async with asyncio.TaskGroup() as tasks:
+        asking = [tasks.create_task(client.get("/openapi.json")) for _ in range(20)]
+        while not all(task.done() for task in asking):
+            most = max(most, sum(thread.name == "describe routes" for thread in threading.enumerate()))
+            await asyncio.sleep(0)
+    assert len({task.result().text for task in asking}) == 1
+    assert most <= 1
 
 
 async def test_an_event_is_as_it_is_described(client: httpx.AsyncClient) -> None:

@@ -3,9 +3,10 @@
 Every response except that of a forced check is made from memory: no route ever touches a service.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
@@ -26,7 +27,7 @@ from connection_exporter.web.limits import LongResponses
 from connection_exporter.web.page import CLIENT_MODULE, CLIENT_TYPES, PAGE, PAGE_HEADERS
 from connection_exporter.web.rendering import BoardJson, Shared
 from connection_exporter.web.requests import is_origin, may_act, wrong_parameter
-from connection_exporter.web.responses import NO_CACHE, LongResponse, json_response, problem
+from connection_exporter.web.responses import NO_CACHE, LongResponse, dumps, json_response, problem
 from connection_exporter.web.routes import ROUTES, TELEMETRY
 
 ForceCheck = Callable[[str | None], Awaitable[None]]
@@ -76,7 +77,8 @@ class Api:
         self._ready = ready
         self._origins = origins
         self._telemetry_path = telemetry_path
-        self._description: dict[str, Any] | None = None
+        self._description: str | None = None
+        self._describing = asyncio.Lock()  # of many clients that ask first, one has it written
         every: Mapping[str, Handler] = {
             "page": self.page,
             "client": self.client_module,
@@ -180,14 +182,15 @@ class Api:
 
     async def description(self, _: Request) -> Response:
         """Answer GET /openapi.json: the description of all routes."""
-        if self._description is None:
-            self._description = await run_in_thread(self._describe, name="describe routes")
-        return json_response(self._description)
+        async with self._describing:
+            if self._description is None:
+                self._description = await run_in_thread(self._describe, name="describe routes")
+        return Response(self._description, headers=NO_CACHE, media_type="application/json")
 
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self) -> str:
         from connection_exporter.web.openapi import openapi  # noqa: PLC0415 - 25 ms and 0.5 MiB, with the schemas
 
-        return openapi(self._telemetry_path)
+        return f"{dumps(openapi(self._telemetry_path))}\n"
 
     async def healthy(self, _: Request) -> Response:
         """Answer GET /-/healthy: the process responds."""
