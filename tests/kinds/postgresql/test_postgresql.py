@@ -134,6 +134,10 @@ async def test_an_expected_value_is_compared_as_text(server: PostgreSQL) -> None
     assert (await probe(check(server, query="SELECT true", expect={"value": True}))).reason is None
     seen = await probe(check(server, query="SELECT 'blue'", expect={"value": "green"}))
     assert (seen.reason, seen.message) == (Reason.EXPECT, "the query gave 'blue', not 'green'")
+    seen = await probe(check(server, query="SELECT NULL", expect={"value": 1}))
+    assert seen.message == "the query gave NULL, not '1'"
+    seen = await probe(check(server, query="SELECT 1 WHERE false", expect={"value": 1}))
+    assert seen.message == "the query gave no value, not '1'"
 
 
 async def test_a_wrong_role_is_a_bad_answer(server: PostgreSQL) -> None:

@@ -87,7 +87,8 @@ def judge(config: PostgresqlConfig, answer: Answer, details: dict[str, Json]) ->
     if answer.boolean:
         value = {"t": "true", "f": "false"}.get(value or "", value)
     if expected is not None and not _equal(value, expected):
-        shown = "NULL" if value is None else repr(value[:100])
+        none = "NULL" if answer.row else "no value"
+        shown = none if value is None else repr(value[:100])
         return Observation(Reason.EXPECT, f"the query gave {shown}, not {_as_text(expected)!r}", details)
     role = details.get("role", "server of unknown role")
     if config.expect.role is not None and role != config.expect.role:
