@@ -171,6 +171,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> Mistake:
         in_block = error.context == "while scanning a block scalar" and error.context_mark
         at = in_block or mark
         hint = _HINTS.get(lines[at.line][at.column : at.column + 1])
+        if lines[at.line].startswith("${", at.column - 1):  # as in `{password: ${PASSWORD}}`
+            hint = 'a variable inside braces or brackets needs quotes, as in "${NAME}"'
         problem += f" ({hint})" if hint else ""
     began = error.context_mark
     if began and mark and began.line != mark.line:
