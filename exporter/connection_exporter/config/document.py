@@ -173,6 +173,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> Mistake:
         hint = _HINTS.get(lines[at.line][at.column : at.column + 1])
         if lines[at.line].startswith("${", at.column - 1):  # as in `{password: ${PASSWORD}}`
             hint = 'a variable inside braces or brackets needs quotes, as in "${NAME}"'
+        elif problem == "found unknown escape character":  # as in `body: "\d+"`
+            hint = "in double quotes, a backslash begins an escape: write single quotes"
         problem += f" ({hint})" if hint else ""
     began = error.context_mark
     if began and mark and began.line != mark.line:
