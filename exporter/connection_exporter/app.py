@@ -134,6 +134,7 @@ async def serving(
             yield monitor
         finally:
             events.close()
+            monitor.end_forced_checks()  # the server waits for requests that are in progress
             server.stop()
             await asyncio.wait({web})
             for task in background:

@@ -453,6 +453,46 @@ def test_a_signal_ends_it_quickly_and_with_0(tmp_path: Path, number: signal.Sign
     assert "Traceback" not in errors
 
 
+def test_a_forced_check_that_a_signal_overtakes_is_answered(tmp_path: Path) -> None:
+    """By 409, as after a stop, and without an error in the log."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        text = f"services:\n  it: {{kind: redis, port: {silent.getsockname()[1]}, host: 127.0.0.1}}\n"
+        with served(f"--config.file={config(tmp_path, text)}", folder=tmp_path) as (process, url):
+            with asking(url, "POST /health/force-check") as client:
+                while "connection_forced_checks_total 1.0" not in fetch(f"{url}/metrics"):
+                    time.sleep(0.01)
+                process.send_signal(signal.SIGTERM)
+                answer = client.makefile("rb").read()
+            _, errors = process.communicate(timeout=10)
+    assert answer.startswith(b"HTTP/1.1 409 ")
+    assert (process.returncode, "level=error" in errors) == (0, False), errors
+
+
+def test_clients_that_do_not_finish_are_cut_off_by_a_signal(tmp_path: Path) -> None:
+    """One that reads nothing, and one that has sent half a request. The log has no error, for none was made."""
+    with (
+        served(f"--config.file={absent(tmp_path)}", folder=tmp_path) as (process, url),
+        asking(url, *["GET /"] * 10),
+        asking(url, "POST /heartbeat/x", headers="Content-Length: 9\r\n"),
+    ):
+        fetch(f"{url}/metrics")  # it has read what came before
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    assert (process.returncode, "level=error" in errors) == (0, False), errors
+
+
+@contextmanager
+def asking(url: str, *requests: str, headers: str = "") -> Iterator[socket.socket]:
+    """Send requests over one connection with little room for the responses, which are not read."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(10)
+        client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        for request in requests:
+            client.sendall(f"{request} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+        yield client
+
+
 def test_a_signal_ends_it_with_0_while_it_is_still_reading(tmp_path: Path) -> None:
     """A config that does not come to an end, here; it may as well be the imports of a slow machine."""
     config = tmp_path / "config.yml"

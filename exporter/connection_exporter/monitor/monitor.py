@@ -72,6 +72,10 @@ class Monitor:
         """
         await self._supervisor.force_check(name)
 
+    def end_forced_checks(self) -> None:
+        """Have those who wait for `force_check` get `NotRunning`: monitoring is about to stop."""
+        self._supervisor.end_forced_checks()
+
     async def check_now(self, names: Sequence[str]) -> None:
         """Check services now, and wait for the results, without a limit of rate or time. Ignores unknown names."""
         await self._supervisor.check_now(names)

@@ -164,6 +164,11 @@ class Supervisor:
         if current.cancelled():
             raise NotRunning
 
+    def end_forced_checks(self) -> None:
+        """Have those who wait for a forced check get `NotRunning`: monitoring is about to stop."""
+        for current in self._rounds.values():
+            current.cancel()
+
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str | None = None) -> "asyncio.Task[None]":
         """Start a task that ends with the monitor, and that ends the monitor if it fails."""
         task = asyncio.get_running_loop().create_task(work, name=name)

@@ -81,6 +81,14 @@ class ClientConnection(HttpToolsProtocol):
         """Close the connection now, and drop what is not yet sent."""
         self.transport.abort()
 
+    def cut_off(self) -> bool:
+        """Close the connection if the client has not taken all that was sent; return whether that is so."""
+        if not self._cycles or not (self._cycles[0].response_started or self.flow.write_paused):
+            return False
+        self._cycles[0].disconnected = True  # or uvicorn would log that the response is not complete
+        self.abort()
+        return True
+
     @property
     def gone(self) -> bool:
         """Whether the client has closed the connection."""
@@ -230,8 +238,9 @@ class HttpServer(uvicorn.Server):
         self._tls = tls
         self._stopping = asyncio.Event()
 
-    def stop(self) -> None:
-        """Return from `main_loop`."""
+    def stop(self, *, grace: float) -> None:
+        """Return from `main_loop`, and cancel the requests that are in progress ``grace`` seconds later."""
+        asyncio.get_running_loop().call_later(grace, self._cancel_requests)
         self.should_exit = True
         self._stopping.set()
         for client in self._table.idle:
@@ -246,6 +255,11 @@ class HttpServer(uvicorn.Server):
             with suppress(TimeoutError):
                 async with asyncio.timeout(until_next(1.0)):
                     await self._stopping.wait()
+
+    def _cancel_requests(self) -> None:
+        for task in self.server_state.tasks:
+            task.cancel()
+        self.force_exit = True  # do not wait for clients that have not sent all of a request
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

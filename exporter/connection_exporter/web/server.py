@@ -1,5 +1,6 @@
 """Owns the listening sockets, which are bound first so that a port in use gives one clear line, and the server."""
 
+import asyncio
 import re
 import socket
 import ssl
@@ -21,6 +22,7 @@ _HIGHEST_PORT: Final = 65535
 _BACKLOG: Final = 1024
 _GRACE: Final = 1
 """Seconds that requests in progress get when the server stops."""
+_CLOSE: Final = {"Connection": "close", "Retry-After": "1"}
 _KEEP_ALIVE: Final = 75
 """Seconds that a connection may be idle: more than a scrape interval, or Prometheus would connect each time."""
 _GONE_AFTER: Final = 30_000
@@ -119,7 +121,7 @@ class WebServer:
             server_header=False,
             proxy_headers=False,  # nothing here depends on who the client is
             timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=_GRACE,
+            timeout_graceful_shutdown=2 * _GRACE,  # by then all requests have been cancelled
             backlog=_BACKLOG,
             ws="none",
         )
@@ -136,7 +138,7 @@ class WebServer:
 
     def stop(self) -> None:
         """Accept no more connections, let requests end, and return from `serve`."""
-        self._server.stop()
+        self._server.stop(grace=_GRACE)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond, unless the last connections are needed for health routes."""
@@ -144,9 +146,12 @@ class WebServer:
         app = self._app
         if not self._connections.begin(connection, health=scope["path"] in HEALTH_PATHS):
             detail = "as many clients are being served as the limits allow"
-            close = {"Connection": "close", "Retry-After": "1"}
-            app = problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, close)
+            app = problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, _CLOSE)
         try:
             await app(scope, receive, send)
+        except asyncio.CancelledError:  # the grace of a stop is over
+            if not connection.cut_off():
+                stopping = problem(HTTPStatus.SERVICE_UNAVAILABLE, "the exporter is stopping", _CLOSE)
+                await stopping(scope, receive, send)
         finally:
             self._connections.end(connection)
