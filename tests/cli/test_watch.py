@@ -200,7 +200,8 @@ async def test_it_gives_up_after_five_attempts() -> None:
         assert "gave up after 5 attempts" in shown.text.rpartition("\x1b[?1049l")[2]
 
 
-async def test_in_a_pipe_it_prints_a_line_for_each_transition() -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+async def test_in_a_pipe_it_prints_a_line_for_each_transition(number: signal.Signals, status: int) -> None:
     """No escape sequence, and each line at once."""
     api = Api()
     async with exporter(api) as port:
@@ -221,12 +222,12 @@ async def test_in_a_pipe_it_prints_a_line_for_each_transition() -> None:
             api.stop()
             while "disconnected" not in seen:
                 seen += (await asyncio.wait_for(process.stdout.readline(), 10)).decode()
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, said = await asyncio.wait_for(process.communicate(), 10)
         finally:
             if process.returncode is None:
                 process.kill()
-    assert process.returncode == 130
+    assert process.returncode == status
     assert re.search(r"(?m)^\d{4}-\S+Z  api  \S+ -> disconnected  refused: .*$", seen)
     assert "\x1b" not in seen
     assert said.decode() == "connection-exporter: live\n"

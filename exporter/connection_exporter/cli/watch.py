@@ -110,7 +110,16 @@ async def watch(url: str, *, color: bool = True, pause: float = PAUSE) -> int:
         return await _full_screen(console, seen, pause)
     if is_terminal(sys.stdout) and sys.stdin.isatty():
         print(f"connection-exporter: to see the whole board here: {INSTALL}", file=sys.stderr)
-    return _ended(await _follow(seen, Lines(seen), pause))
+    following = _following(seen, Lines(seen), pause)
+    await asyncio.wait({following})
+    return 0 if following.cancelled() else _ended(following.result())
+
+
+def _following(seen: Seen, view: View, pause: float) -> "asyncio.Task[str]":
+    """Begin to follow the exporter, until SIGTERM at the latest."""
+    following = asyncio.create_task(_follow(seen, view, pause))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, following.cancel)
+    return following
 
 
 async def _full_screen(console: "Console", seen: Seen, pause: float) -> int:
@@ -118,8 +127,7 @@ async def _full_screen(console: "Console", seen: Seen, pause: float) -> int:
     from connection_exporter.cli.watch_screen import Screen
 
     with Screen(console, seen) as screen:
-        following = asyncio.ensure_future(_follow(seen, screen, pause))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, following.cancel)
+        following = _following(seen, screen, pause)
         quitting = asyncio.ensure_future(screen.until_quit())
         try:
             done, _ = await asyncio.wait({following, quitting}, return_when=asyncio.FIRST_COMPLETED)
