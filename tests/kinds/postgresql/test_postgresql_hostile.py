@@ -322,9 +322,10 @@ async def test_an_answer_byte_by_byte_is_an_answer() -> None:
     assert seen.reason is None
 
 
-async def test_odd_numbers_of_depth_are_left_out() -> None:
-    """JSON knows no infinity, and some relatives of PostgreSQL have no limit of connections."""
-    odd = row(b"t", b"Infinity", b"-1", b"1e400") + READY
+@pytest.mark.parametrize("limit", [b"1e400", b"1e99", b"2147483648"])
+async def test_odd_numbers_of_depth_are_left_out(limit: bytes) -> None:
+    """JSON knows no infinity, details have 64 bits, and some relatives of PostgreSQL have no limit of connections."""
+    odd = row(b"t", b"Infinity", b"-1", limit) + READY
     with HostileServer(Script(answers=[*PREPARED, [SELECTED + odd]])) as server:
         seen = await outcome(server)
     assert isinstance(seen, Observation), seen

@@ -7,6 +7,7 @@ from connection_exporter.kinds.redis.answer import commands_of, judge
 from connection_exporter.kinds.redis.check import RedisCheck
 from connection_exporter.kinds.redis.config import RedisConfig
 from connection_exporter.kinds.redis.protocol import Reply, refusal_of
+from connection_exporter.monitor.details import clean
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,7 +39,7 @@ CONFIGS = st.sampled_from(GIVEN).map(lambda given: RedisConfig.model_validate({"
 
 @given(st.data(), CONFIGS)
 def test_any_replies_are_an_answer_or_a_failure(data: st.DataObject, config: RedisConfig) -> None:
-    """With a reason that the kind declares, and details that JSON can hold."""
+    """With a reason that the kind declares, and details that can be shown."""
     replies = {name: data.draw(REPLIES) for name in commands_of(config)}
     result: Observation | Failure
     try:
@@ -47,4 +48,18 @@ def test_any_replies_are_an_answer_or_a_failure(data: st.DataObject, config: Red
         result = failure
     assert result.reason is None or result.reason in RedisCheck.traits.reasons
     if isinstance(result, Observation):
-        json.dumps(dict(result.details), allow_nan=False)
+        json.dumps(clean(result.details, str, keep=frozenset()), allow_nan=False)
+
+
+def test_numbers_that_details_cannot_hold_are_left_out() -> None:
+    """They must not look like a bug of ours: the server is alive, and answers."""
+    info = b"\r\n".join([b"# Memory", b"used_memory:" + b"9" * 19, b"maxmemory:" + b"9" * 20, b""])
+    cluster = b"cluster_state:ok\r\ncluster_known_nodes:" + b"9" * 100 + b"\r\n"
+    replies: dict[str, Reply] = {"ping": b"PONG", "info": info, "cluster": cluster}
+    config = RedisConfig.model_validate({"kind": "redis", "cluster": True})
+    answer = judge(config, "cache:6379", replies, {})
+    assert answer.reason is None
+    shown = clean(answer.details, str, keep=frozenset())
+    assert shown["memory_used_bytes"] == 10**19 - 1
+    assert shown["memory_max_bytes"] is None
+    assert shown["cluster_known_nodes"] is None

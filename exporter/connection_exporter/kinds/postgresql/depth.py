@@ -65,6 +65,9 @@ COLUMNS: Final = 4
 _LONGEST_NUMBER: Final = 100
 """Characters of a number that is read."""
 
+_LARGEST_COUNT: Final = 2**31 - 1
+"""The largest integer of PostgreSQL, to which both counts are cast."""
+
 
 def read_depth(row: list[str | None] | None) -> dict[str, Json]:
     """Return the answer to `DEPTH` as details. Raises `Violation` for one that PostgreSQL would not give."""
@@ -124,6 +127,6 @@ def _number(text: str | None) -> float | None:
 
 
 def _count(text: str | None) -> int | None:
-    """Return a count; ``None`` for NULL and for a negative number, which some relatives of PostgreSQL give."""
+    """Return a count; ``None`` for NULL and for a number that is none, such as the -1 of some relatives of PostgreSQL."""
     number = _number(text)
-    return int(number) if number is not None and number >= 0 else None
+    return int(number) if number is not None and 0 <= number <= _LARGEST_COUNT else None

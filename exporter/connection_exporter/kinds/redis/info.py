@@ -14,7 +14,10 @@ from connection_exporter.kind import Json
 from connection_exporter.kinds.redis.config import RedisExpect
 
 _LONGEST_VALUE: Final = 100
-"""Characters. Values are shown in JSON, and Python refuses to convert numbers of thousands of digits."""
+"""Characters. Values are shown in JSON."""
+
+_MOST_DIGITS: Final = 19
+"""Digits of a number that is read. One with more may not fit into 64 bits, as details have to."""
 
 _SEARCHED: Final = 64 * 1024
 """Bytes of INFO that are searched, in 2 ms at most. Our fields come in the first 6 KB; what grows with the data comes
@@ -61,8 +64,10 @@ def read_fields(info: bytes, wanted: re.Pattern[str] = _WANTED) -> dict[str, str
 
 @lru_cache(maxsize=1024)  # most numbers are those of the last answer
 def natural(value: str | None) -> int | None:
-    """Return the natural number that the value of a field is, or ``None``."""
-    return int(value) if value is not None and value.isascii() and value.isdigit() else None
+    """Return the natural number that the value of a field is, or ``None``, also for one of more than 64 bits."""
+    if value is None or len(value) > _MOST_DIGITS or not (value.isascii() and value.isdigit()):
+        return None
+    return int(value)
 
 
 def details_of(fields: Mapping[str, str]) -> dict[str, Json]:
