@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure, Observation
+from connection_exporter.kinds.websocket.connection import WebsocketConnection
+from connection_exporter.net import Network
 from support import streams
 from support.attempts import attempt
-from support.websocket_servers import check_of, frame, response_to
+from support.websocket_servers import check_of, config_of, frame, response_to
 
 
 async def upgraded(respond: Callable[[str], bytes], **config: object) -> Observation | Failure:
@@ -117,3 +119,26 @@ async def test_a_response_that_cannot_be_accepted_is_a_failure(name: str) -> Non
     assert isinstance(failure, Failure)
     assert failure.reason is reason
     assert message in failure.message
+
+
+async def test_a_response_in_the_moment_of_the_deadline_is_not_parsed_any_more() -> None:
+    """The attempt is cancelled, but its task has not run yet when the response arrives: uvloop reads in between."""
+    response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        response.set_result(response_to((await reader.readuntil(b"\r\n\r\n")).decode()))
+        await reader.read()
+
+    async with streams.serving(serve) as port:
+        config = config_of(host="127.0.0.1", port=port)
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: WebsocketConnection(config, (), Network().pacer), "127.0.0.1", port
+        )
+        opening = asyncio.create_task(connection.open([]))
+        arrived = await response
+        opening.cancel()
+        connection.data_received(arrived)
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert connection.upgrade is None
+        connection.leave()
