@@ -296,6 +296,30 @@ async def test_a_wrong_answer_to_the_request_for_tls_is_ended(tls: bytes) -> Non
         assert "secret" not in ended.message
 
 
+@pytest.mark.parametrize(
+    ("sent", "reason", "text"),
+    [
+        (b"could not fork new process for connection: Cannot allocate memory\n\0", Reason.SLOTS_FULL, None),
+        (b"RROR\r\n", Reason.PROTOCOL, "RROR"),
+    ],
+    ids=["PostgreSQL without memory", "memcached"],
+)
+async def test_an_error_in_the_format_of_version_2_is_read(
+    sent: bytes, reason: Reason, text: str | None
+) -> None:
+    """PostgreSQL uses it when it can start no process for a connection. Before TLS, its text is not shown."""
+    with HostileServer(Script(login=[b"E" + sent])) as server:
+        ended = await outcome(server, sslmode="disable")
+    assert isinstance(ended, Failure)
+    assert ended.reason is reason
+    assert ended.message == f"127.0.0.1:{server.port}: {text or sent[:-2].decode()}"
+    with HostileServer(Script(), tls=b"E" + sent) as server:
+        ended = await outcome(server)
+    assert isinstance(ended, Failure)
+    assert ended.reason is Reason.PROTOCOL
+    assert ended.message == f"127.0.0.1:{server.port} answers SSLRequest with an error: see its log"
+
+
 async def test_a_server_that_agrees_to_tls_and_closes_is_not_trusted_without() -> None:
     """With sslmode require, a failed handshake ends the attempt."""
     with HostileServer(Script(), tls=b"S") as server:

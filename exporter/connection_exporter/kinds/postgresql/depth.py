@@ -127,6 +127,6 @@ def _number(text: str | None) -> float | None:
 
 
 def _count(text: str | None) -> int | None:
-    """Return a count; ``None`` for NULL and for a number that is none, such as the -1 of some relatives of PostgreSQL."""
+    """Return a count; ``None`` for NULL and for what is none, such as the -1 of some relatives of PostgreSQL."""
     number = _number(text)
     return int(number) if number is not None and 0 <= number <= _LARGEST_COUNT else None

@@ -21,7 +21,7 @@ BY_SQLSTATE: Final[Mapping[str, Reason]] = {
 
 # Poolers report nearly everything under one SQLSTATE and differ by text. PgBouncer's texts are in its src/client.c and
 # src/objects.c (versions 1.5 to 1.24; newer ones use 28P01 for some), Supavisor's under XX000.
-_BY_POOLER_TEXT: Final[Mapping[str, tuple[tuple[str, Reason], ...]]] = {
+_BY_TEXT: Final[Mapping[str, tuple[tuple[str, Reason], ...]]] = {
     "08P01": (
         ("no more connections allowed", Reason.SLOTS_FULL),
         ("no such database", Reason.MISSING),
@@ -47,6 +47,7 @@ _BY_POOLER_TEXT: Final[Mapping[str, tuple[tuple[str, Reason], ...]]] = {
         ("tenant or user not found", Reason.AUTH),
         ("max client connections reached", Reason.SLOTS_FULL),
     ),
+    "": (("could not fork new process", Reason.SLOTS_FULL),),  # PostgreSQL itself, as `messages` explains
 }
 
 _FIELDS: Final = 32
@@ -67,7 +68,7 @@ class ErrorResponse(NamedTuple):
     def reason(self) -> Reason | None:
         """What the error means, by a pooler's own words or by its SQLSTATE; ``None`` if neither is known."""
         text = self.text.lower()
-        for known, reason in _BY_POOLER_TEXT.get(self.state, ()):
+        for known, reason in _BY_TEXT.get(self.state, ()):
             if known in text:
                 return reason
         return BY_SQLSTATE.get(self.state)

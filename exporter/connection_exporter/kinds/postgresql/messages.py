@@ -42,8 +42,14 @@ _SLICE: Final = 512
 _PAYLOAD_SLICE: Final = 64 * KIB
 """Bytes taken in one go inside a long message, where they are only copied."""
 
+ERROR: Final = ord("E")
+"""ErrorResponse."""
+
 READY: Final = ord("Z")
 """ReadyForQuery, the end of the login and of each answer."""
+
+_OLD_ERROR: Final = 0x20000000
+"""The least length that four characters of text may be taken for."""
 
 _HEADER: Final = struct.Struct("!BI")
 _INT16: Final = struct.Struct("!H")
@@ -110,6 +116,8 @@ class MessageSplitter:
         self._needed = _HEADER.size
         while end - at >= _HEADER.size:
             kind, length = _HEADER.unpack_from(data, at)
+            if kind == ERROR and length >= _OLD_ERROR and self._limit is LOGIN:
+                handle(kind, _old_error(data[at + 1 :]))
             if (
                 kind not in self._limit.types
                 or not 4 <= length <= MESSAGE_SIZE
@@ -142,6 +150,16 @@ class MessageSplitter:
         if length >= self._size:
             return Violation(Reason.TOO_LARGE, f"sent more than {limit.size} bytes {limit.phase}")
         return Violation(Reason.TOO_LARGE, f"sent more than {limit.messages} messages {limit.phase}")
+
+
+def _old_error(rest: bytes) -> bytes:
+    """Return the fields of an error in the format of version 2, of which ``rest`` is what follows the type.
+
+    All versions of PostgreSQL use it when they cannot start a process for a connection (report_fork_failure_to_client),
+    because there is none that could read which version the client speaks.
+    """
+    text, _, _ = rest.partition(b"\0")
+    return b"SFATAL\0M" + text.strip() + b"\0"
 
 
 def first_values(row: bytes, count: int) -> list[str | None]:

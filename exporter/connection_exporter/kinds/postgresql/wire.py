@@ -13,6 +13,7 @@ from connection_exporter.kind import Failure
 from connection_exporter.kinds.postgresql.errors import ErrorResponse, read_error
 from connection_exporter.kinds.postgresql.messages import (
     ANSWER,
+    ERROR,
     IDLE,
     READY,
     MessageSplitter,
@@ -24,7 +25,6 @@ from connection_exporter.kinds.postgresql.question import Question
 from connection_exporter.net import failure_from
 from connection_exporter.net.pacing import PacedProtocol, Pacer
 
-ERROR: Final = ord("E")
 _PARAMETER: Final = ord("S")
 _REPORTED: Final = ("server_version", "in_hot_standby", "default_transaction_read_only")
 """The parameters of the server that are kept."""
@@ -159,8 +159,9 @@ class Wire(PacedProtocol):
             self.end(bug)
 
     def _take_tls_answer(self, data: bytes) -> None:
-        if self._tls_answer is not None and not self._tls_answer.done() and len(data) == 1:
-            self._tls_answer.set_result(data)
+        answer = data[:1]
+        if self._tls_answer is not None and not self._tls_answer.done() and answer in (data, b"E"):
+            self._tls_answer.set_result(answer)  # an E is followed by its text, and ends the attempt
         else:
             # Bytes behind the answer to SSLRequest were not encrypted, and must not be taken for the beginning of
             # the session (CVE-2021-23222).

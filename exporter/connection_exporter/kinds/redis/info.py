@@ -17,7 +17,7 @@ _LONGEST_VALUE: Final = 100
 """Characters. Values are shown in JSON."""
 
 _MOST_DIGITS: Final = 19
-"""Digits of a number that is read. One with more may not fit into 64 bits, as details have to."""
+"""Digits of a number that is read: a longer one can exceed 64 bits, the limit of details."""
 
 _SEARCHED: Final = 64 * 1024
 """Bytes of INFO that are searched, in 2 ms at most. Our fields come in the first 6 KB; what grows with the data comes

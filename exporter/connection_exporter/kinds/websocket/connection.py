@@ -146,7 +146,7 @@ class WebsocketConnection(PacedProtocol):
     def _parse(self, data: bytes) -> int:
         """Parse the beginning of ``data``; return how many bytes of it."""
         try:
-            if self.ended is not None or self._upgraded.cancelled():  # the attempt is over, and about to leave
+            if self.ended is not None or self._upgraded.cancelled():  # the attempt is over
                 return len(data)
             if self._heads is not None:
                 found = self._heads.feed(data)
