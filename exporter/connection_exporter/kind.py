@@ -212,7 +212,8 @@ NOTHING: Final = About()
 class Service:
     """One configured service.
 
-    ``traits`` and ``address`` are read from the check once: a plug-in's property that raises later does no harm.
+    ``traits``, ``address``, ``look_every`` and ``notices_after`` are read from the check once: what those of a plug-in
+    raise or return later harms nobody. The last two are ``None`` for a check that does not have them.
     """
 
     name: str
@@ -224,16 +225,21 @@ class Service:
     about: About = NOTHING
     traits: Traits = field(init=False)
     address: str = field(init=False)
+    look_every: float | None = field(init=False)
+    notices_after: float | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "traits", self.check.traits)
-        object.__setattr__(self, "address", self.check.address)
+        check = self.check
+        object.__setattr__(self, "traits", check.traits)
+        object.__setattr__(self, "address", check.address)
+        object.__setattr__(self, "look_every", check.look_every if isinstance(check, LooksOut) else None)
+        object.__setattr__(self, "notices_after", check.notices_after() if takes_beats(check) else None)
 
     @property
     def detection_bounds(self) -> dict[Fault, float]:
         """The seconds within which each fault is noticed."""
-        if takes_beats(self.check):  # silence is all there is to notice, whatever its cause
-            return dict.fromkeys(Fault, self.check.notices_after())
+        if self.notices_after is not None:  # silence is all there is to notice, whatever its cause
+            return dict.fromkeys(Fault, self.notices_after)
         return detection_bounds(
             self.policy,
             holds_session=self.traits.holds_session,

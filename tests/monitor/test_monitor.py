@@ -7,9 +7,10 @@ from typing import Any
 
 import connection_exporter
 import pytest
+from connection_exporter.alerting.text import annotations_of
 from connection_exporter.config import Config
 from connection_exporter.core.health import Reason, Status
-from connection_exporter.kind import Check, Observation, Session, Traits
+from connection_exporter.kind import Beat, Check, Metric, MetricType, Observation, Session, Traits
 from connection_exporter.kinds import load_text
 from connection_exporter.kinds.http import check as http_check
 from connection_exporter.monitor import snapshot
@@ -17,6 +18,7 @@ from connection_exporter.monitor.errors import NotRunning, UnknownService
 from connection_exporter.monitor.monitor import Monitor
 from connection_exporter.web.exposition import Exposition
 from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
 from support.itself import own_pidfile
 from support.scripted import ScriptedCheck, ScriptedSession
 
@@ -174,16 +176,99 @@ async def test_a_broken_kind_concerns_its_own_service(
             assert monitor.board.names == ("good",)
 
 
-async def test_properties_of_a_check_that_raise_later_harm_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read once, so neither a scrape nor /health/detailed finds out."""
+class TakingBeats(Broken):
+    """A check that takes beats and looks out."""
 
-    class Later(Broken):
+    @property
+    def look_every(self) -> float:
+        self._raise("look_every")
+        return 0.1
+
+    async def present(self) -> bool:
+        return False
+
+    async def token(self) -> str | None:
+        return None
+
+    def beat(self, beat: Beat) -> None:
+        del beat
+
+    def notices_after(self) -> float:
+        self._raise("notices_after")
+        return 5.0
+
+    def continue_from(self, earlier: "TakingBeats") -> None:
+        del earlier
+        self._raise("continue_from")
+
+
+def metric(**wrong: Any) -> Any:
+    right = {"name": "connection_it", "help": "", "type": MetricType.GAUGE, "source": "it"}
+    return Traits(frozenset(Reason), (Metric(**{**right, **wrong}),))
+
+
+UNUSABLE: dict[str, dict[str, Any]] = {
+    "an address that cannot be encoded": {"address": "\ud800"},
+    "metrics in a list": {"traits": Traits(frozenset(Reason), [])},  # type: ignore[arg-type]
+    "a metric whose name Prometheus does not accept": {"traits": metric(name="it is")},
+    "a counter without its suffix": {"traits": metric(type=MetricType.COUNTER)},
+    "a metric without a type": {"traits": metric(type="gauge")},
+    "a metric with a help that cannot be encoded": {"traits": metric(help="\ud800")},
+    "a metric with a source that is no key": {"traits": metric(source=[])},
+    "buckets that do not ascend": {"traits": metric(type=MetricType.HISTOGRAM, buckets=(1, float("nan")))},
+    "look_every is text": {"look_every": "1s"},
+    "look_every is 0": {"look_every": 0},
+    "look_every raises": {"place": "look_every", "error": SystemExit(3)},
+    "notices_after is text": {"notices_after": lambda _: "5s"},
+    "notices_after raises": {"place": "notices_after", "error": ValueError()},
+}
+
+
+@pytest.mark.parametrize("wrong", UNUSABLE.values(), ids=UNUSABLE)
+async def test_what_a_check_says_of_itself_and_cannot_be_used_concerns_its_own_service(
+    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the other services nor a scrape."""
+    check: type[Check] = type("Check", (TakingBeats,), wrong)
+    monkeypatch.setattr(http_check, "HttpCheck", check)
+    both = load_text(
+        f"{DEFAULTS}services:\n  good: {{kind: process, pidfile: {own_pidfile()}}}\n  bad: "
+        '{kind: http, url: "http://127.0.0.1:1/"}\n',
+        environ={},
+    )
+    async with Monitor(both) as monitor:
+        await until(lambda: monitor.board.record("bad").trouble.reason is Reason.INTERNAL)
+        await until(lambda: monitor.board.record("good").status is Status.HEALTHY)
+        body = (await Exposition(monitor.board, CollectorRegistry()).answer(None, None)).body
+        assert [family for family in text_string_to_metric_families(body.decode()) if family.samples]
+
+
+async def test_a_check_that_cannot_continue_from_another_is_replaced_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reload that is left halfway would never start the service again."""
+    check: type[Check] = type("Check", (TakingBeats,), {"place": "continue_from", "error": SystemExit(3)})
+    monkeypatch.setattr(http_check, "HttpCheck", check)
+    async with Monitor(config("it", kind="http")) as monitor:
+        await until(lambda: monitor.board.record("it").status is Status.HEALTHY)
+        await monitor.reload(config("it", kind="http", more=", retries: 1"))
+        await until(lambda: monitor.board.record("it").sessions == 2)
+        assert monitor.board.record("it").status is Status.HEALTHY
+
+
+async def test_properties_of_a_check_that_raise_later_harm_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read once, so neither a scrape nor /health/detailed nor an alert finds out."""
+
+    class Later(TakingBeats):
         pass
 
     monkeypatch.setattr(http_check, "HttpCheck", Later)
     async with Monitor(config("bad", kind="http")) as monitor:
         await until(lambda: monitor.board.record("bad").status is Status.HEALTHY)
-        for Later.place in ("traits", "address"):
+        for Later.place in ("traits", "address", "look_every", "notices_after"):
             body = (await Exposition(monitor.board, CollectorRegistry()).answer(None, None)).body
             assert b'address="it:1"' in body
             assert snapshot.detailed(monitor.board)["services"]["bad"]["status"] == "healthy"
+            record = monitor.board.record("bad")
+            text = annotations_of(monitor.board, record, since=0.0, external_url="http://it")["description"]
+            assert text.startswith("bad (http at it:1) is disconnected")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from connection_exporter.core.health import Event, Reason, Status
 from connection_exporter.core.retry import Policy
-from connection_exporter.kind import Failure, Observation
+from connection_exporter.kind import Failure, Observation, TooEarly
 from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.attempt import CLOSE_WITHIN, waited_for
 from connection_exporter.monitor.batches import Batches
@@ -950,6 +950,32 @@ async def test_force_after_the_end_returns_at_once() -> None:
     async with watching(ScriptedCheck()) as bench:
         pass
     await asyncio.wait_for(bench.watch.force(), 1)
+
+
+# What is too early for an answer
+
+
+@on_virtual_time
+@pytest.mark.parametrize("seconds", [0, -1.0, 1e-300])
+async def test_a_check_for_which_it_is_too_early_without_end_waits_between_attempts(seconds: float) -> None:
+    """However soon it asks for the next one: otherwise it would take all the CPU."""
+    early = TooEarly(Reason.HEARTBEAT, "not yet", seconds=seconds)
+    async with watching(ScriptedCheck(connects=[early] * 3)) as bench:
+        assert len(bench.asked) == 1
+        await until(1)
+        assert len(bench.asked) == 4
+        assert bench.it.status is Status.HEALTHY
+
+
+@on_virtual_time
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), "1s", None])
+async def test_a_time_that_is_none_is_a_crash_like_any_other(seconds: Any) -> None:
+    """The attempts go on."""
+    early = TooEarly(Reason.HEARTBEAT, "not yet", seconds=seconds)
+    async with watching(ScriptedCheck(connects=[early])) as bench:
+        assert bench.it.trouble.reason is Reason.INTERNAL
+        await until(5)
+        assert bench.it.status is Status.HEALTHY
 
 
 # Looking out for what is absent

@@ -33,7 +33,7 @@ def annotations_of(board: Board, record: Record, *, since: float, external_url: 
     reason = trouble.reason.value if trouble.reason else None
     why = ": ".join(text for text in (reason, trouble.message) if text)
     sentences = [
-        f"{record.name} ({record.service.kind} at {record.service.check.address}) is disconnected"
+        f"{record.name} ({record.service.kind} at {record.service.address}) is disconnected"
         f" since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S} UTC{f': {why}' if why else ''}.",
         f"Affected: {_listed(affected)}." if affected else "",
         f"{'Also depend' if affected else 'Depend'} on it: {_listed(others)}." if others else "",

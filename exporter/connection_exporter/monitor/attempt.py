@@ -7,10 +7,11 @@ what it returns is checked here, for the service's loop and its canary alike.
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from math import isfinite
 from typing import Any, Final
 
 from connection_exporter.core.health import Reason
-from connection_exporter.kind import Failure, Observation, Service, Session
+from connection_exporter.kind import Failure, Observation, Service, Session, TooEarly
 from connection_exporter.monitor.deadlines import Deadlines
 from connection_exporter.system.log import get_logger
 
@@ -152,6 +153,10 @@ def valid_failure(failure: object) -> Failure:
         raise TypeError(f"a session was lost with {type(failure).__name__}, not a Failure")
     if not isinstance(failure.reason, Reason) or not isinstance(failure.message, str):
         raise TypeError("the reason of a Failure is not a Reason, or its message not str")
+    if isinstance(failure, TooEarly) and not (
+        isinstance(failure.seconds, int | float) and isfinite(failure.seconds)
+    ):
+        raise TypeError("the seconds of a TooEarly are not a finite number")
     return failure
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from connection_exporter.core.health import Event, Reason
 from connection_exporter.core.retry import backoff, recheck, reconnects_at_once
-from connection_exporter.kind import Failure, LooksOut, Service, Session, TooEarly
+from connection_exporter.kind import Failure, Service, Session, TooEarly
 from connection_exporter.monitor.attempt import (
     Attempts,
     Held,
@@ -30,7 +30,7 @@ from connection_exporter.monitor.lookout import look_out
 from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Report
 from connection_exporter.system.log import get_logger
-from connection_exporter.system.wakeup import Wakeup
+from connection_exporter.system.wakeup import TICK, Wakeup
 
 log = get_logger(__name__)
 
@@ -57,7 +57,6 @@ class ServiceLoop:
     ) -> None:
         self._service = service
         self._policy = service.policy
-        self._looks_out = service.check if isinstance(service.check, LooksOut) else None
         self._board = board
         self._now = board.clock.monotonic
         self._rand = rand
@@ -190,12 +189,12 @@ class ServiceLoop:
         """Wait until the next attempt is due or forced, or until an absent service is seen."""
         if self._forced is not None or self._planned <= self._now():
             return
-        in_sight, look_every = await look_out(self._service, self._looks_out)
+        in_sight, look_every = await look_out(self._service)
         while self._forced is None and (left := self._planned - self._now()) > 0:
             await self._wakeup.wait(min(left, look_every))
             if look_every < inf:
                 was_in_sight = in_sight
-                in_sight, look_every = await look_out(self._service, self._looks_out)
+                in_sight, look_every = await look_out(self._service)
                 if in_sight and not was_in_sight:
                     break
 
@@ -220,7 +219,7 @@ class ServiceLoop:
         if failure.reason is Reason.INTERNAL:
             self._crashed(failure)
         elif isinstance(failure, TooEarly):
-            self._planned = self._now() + failure.seconds
+            self._planned = self._now() + max(failure.seconds, TICK)
             self._put(Report(Event.BEGUN, message=failure.message, next_attempt=self._planned))
         elif self._canary is None or not self._service.traits.holds_session:
             self._plan_retry(failed=1)

@@ -127,9 +127,7 @@ class Supervisor:
                 self._board.add(service)
                 self.start(service, delay=first_start(service.policy, index=index, total=len(services)))
                 continue
-            replaced = self._board.record(service.name).service.check
-            if takes_beats(replaced) and takes_beats(service.check):
-                service.check.continue_from(replaced)
+            _continue_beats(service, self._board.record(service.name).service)
             self._board.replace(service)
             self.start(service)
             await asyncio.sleep(_pause(len(services)))
@@ -243,6 +241,16 @@ class Supervisor:
         for loop in loops:
             loop.recheck_clock()
             await asyncio.sleep(_pause(len(loops)))
+
+
+def _continue_beats(service: Service, replaced: Service) -> None:
+    """Let a check that takes beats continue from the one that it replaces. An error of the check is logged."""
+    check, earlier = service.check, replaced.check
+    if takes_beats(check) and takes_beats(earlier):
+        try:
+            check.continue_from(earlier)
+        except BaseException as error:  # a reload that is left halfway would harm all services
+            log.error("beats_not_continued", name=service.name, kind=service.kind, exc_info=error)
 
 
 def _pause(count: int) -> float:
