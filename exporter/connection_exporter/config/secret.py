@@ -126,9 +126,11 @@ class IssuedSecrets:
 
 
 def relative_path(value: object, info: ValidationInfo) -> object:
-    """Return a text as a path, relative to the folder of the config file; anything else as it is."""
+    """Return a text as a path, relative to the folder of the config file; anything else as it is. Raises ValueError."""
     if not isinstance(value, str) or not value:
         return value
+    if "\0" in value:
+        raise ValueError("a path must not contain a NUL: remove it")
     folder = (info.context or {}).get("folder")
     return Path(value) if folder is None else folder / value
 
