@@ -526,6 +526,23 @@ async def test_a_heartbeat_that_is_too_old_is_unhealthy(processes: Processes) ->
     assert "s ago, more than max_age 0.2 s" in old.message
 
 
+async def test_a_heartbeat_from_the_future_ages_from_when_it_is_first_seen(processes: Processes) -> None:
+    """Neither a file server whose clock is ahead, nor a clock that was set back, hides that a process hangs."""
+    heartbeat = processes.folder / "beat"
+    process = processes.start()
+    heartbeat.touch()
+    os.utime(heartbeat, (time.time() + 3600,) * 2)
+    check = check_of(
+        pidfile=str(processes.pidfile(process.pid)), heartbeat={"file": str(heartbeat), "max_age": "200ms"}
+    )
+    async with check.connect() as session:
+        assert (await session.probe()).reason is None
+        await asyncio.sleep(1.3)  # the kernel tells when a process began to the second
+        assert (await session.probe()).reason is Reason.HEARTBEAT
+        os.utime(heartbeat, (time.time() + 3601,) * 2)
+        assert (await session.probe()).reason is None
+
+
 # --- restarts
 
 

@@ -15,7 +15,13 @@ import psutil
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure, Json, Observation, Session, Traits
 from connection_exporter.kinds.process.config import Heartbeat, ProcessConfig
-from connection_exporter.kinds.process.facts import METRICS, FactsReader, judge_heartbeat, judge_status
+from connection_exporter.kinds.process.facts import (
+    METRICS,
+    FactsReader,
+    HeartbeatAge,
+    judge_heartbeat,
+    judge_status,
+)
 from connection_exporter.kinds.process.files import FileReader
 from connection_exporter.kinds.process.find import Search, find_unit, zombie_message
 from connection_exporter.kinds.process.pidfile import Pidfile
@@ -163,6 +169,7 @@ class ProcessSession:
         self._watched = watched
         self._pidfile = pidfile
         self._heartbeat = heartbeat
+        self._ages = HeartbeatAge()
         self._restarts = restarts
         self._unit_restarts = unit_restarts
         self._cpu_seconds: float | None = None
@@ -187,7 +194,8 @@ class ProcessSession:
         if self._config.heartbeat is not None and self._heartbeat is not None:
             facts = facts.copy()
             beat = await _last_beat(self._heartbeat)
-            verdict = judge_heartbeat(self._config.heartbeat, beat, facts, now=time.time()) or verdict
+            stale = judge_heartbeat(self._config.heartbeat, beat, facts, self._ages, now=time.time())
+            verdict = stale or verdict
         reason, message = verdict or (None, "")
         if last is not None and last.details == facts and (last.reason, last.message) == (reason, message):
             return self._repeated(last)

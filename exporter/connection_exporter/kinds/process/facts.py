@@ -17,6 +17,7 @@ from connection_exporter.kinds.process.proc import (
     LINUX,
     STAT_LIMIT,
     TICKS,
+    clock,
     live_thread,
     parse_stat,
     read_start,
@@ -241,8 +242,27 @@ def judge_status(facts: dict[str, Json]) -> Verdict | None:
     return None
 
 
+class HeartbeatAge:
+    """How old the last beat is. From when it is first seen on, a clock decides that nobody sets.
+
+    Otherwise, a file whose time is in the future would hide that the process hangs: one on a file server whose clock is
+    ahead, or one that was touched before the clock of this machine was set back.
+    """
+
+    def __init__(self) -> None:
+        self._beat: float | None = None
+        self._at = 0.0
+
+    def of(self, beat: float, *, now: float) -> float:
+        """Return the seconds since ``beat``. Both are Unix times."""
+        passed = clock()
+        if beat != self._beat:
+            self._beat, self._at = beat, passed - max(now - beat, 0.0)
+        return passed - self._at
+
+
 def judge_heartbeat(
-    heartbeat: Heartbeat, beat: float | OSError, facts: dict[str, Json], *, now: float
+    heartbeat: Heartbeat, beat: float | OSError, facts: dict[str, Json], ages: HeartbeatAge, *, now: float
 ) -> Verdict | None:
     """Note the last beat in ``facts``; return why it is too old at Unix time ``now``, or ``None``.
 
@@ -251,7 +271,7 @@ def judge_heartbeat(
     """
     if isinstance(beat, float):
         facts["heartbeat_timestamp_seconds"] = round(beat, 3)
-        age = now - beat
+        age = ages.of(beat, now=now)
         problem = f"was touched {age:.1f} s ago, more than max_age {heartbeat.max_age:g} s"
     else:
         age = now
