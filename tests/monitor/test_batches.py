@@ -17,7 +17,7 @@ from connection_exporter.monitor.service_loop import ServiceLoop
 from connection_exporter.monitor.supervisor import Supervisor
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scripted import EOF, GOOD, Journal, ScriptedCheck, hang, service
+from support.scripted import BAD, EOF, GOOD, Journal, ScriptedCheck, hang, service
 from support.virtual_time import VirtualClock, on_virtual_time
 
 INTERVAL: Final = 30.0
@@ -308,4 +308,20 @@ async def test_few_waits_are_kept_that_a_canary_has_ended() -> None:
     supervisor = Supervisor(services, Journal(services, VirtualClock()), rand=lambda: 0.99)
     async with supervisor:
         await asyncio.sleep(60_000)
-        assert sum(map(len, supervisor._batches._due.values())) <= 2 * len(services)
+        assert sum(len(slot.waiting) for slot in supervisor._batches._due.values()) <= 2 * len(services)
+
+
+@on_virtual_time
+@pytest.mark.parametrize("answer", [GOOD, BAD])
+async def test_no_wait_is_kept_that_a_forced_check_has_ended(answer: Observation) -> None:
+    """Each heartbeat forces one, as often as its sender likes. A bad answer changes the time of the next check."""
+    policy, steps = POLICY._replace(interval=86400), [answer] * 2000
+    services = [service(ScriptedCheck(probes=steps), policy, name=f"s{n}") for n in range(3)]
+    supervisor = Supervisor(services, Journal(services, VirtualClock()), rand=lambda: 0.99)
+    async with supervisor:
+        await asyncio.sleep(10)
+        for _ in range(1000):
+            for each in services:
+                await supervisor.check_now([each.name])
+        assert sum(len(slot.waiting) for slot in supervisor._batches._due.values()) <= len(services)
+        assert len(supervisor._batches._due) <= len(services)

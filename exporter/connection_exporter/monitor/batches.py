@@ -28,6 +28,16 @@ _ROUNDING: Final = 1e-6
 """Share of a slot that sums of floating-point numbers may be off."""
 
 
+class _Slot:
+    """Those who wait for a slot, each with the address to check, in the order in which they came."""
+
+    __slots__ = ("timer", "waiting")
+
+    def __init__(self) -> None:
+        self.timer: asyncio.TimerHandle
+        self.waiting: dict[asyncio.Future[bool], str] = {}
+
+
 class Batches:
     """When checks are due, and whose turn it is in a batch. Belongs to one event loop.
 
@@ -38,7 +48,7 @@ class Batches:
         self.slots = _FEWEST
         """Slots of an interval."""
         self._origin = origin
-        self._due: dict[float, list[tuple[str, asyncio.Future[bool]]]] = {}  # of each slot that is to come
+        self._due: dict[float, _Slot] = {}  # those that are to come and somebody waits for
         self._ready: deque[tuple[str, asyncio.Future[bool]]] = deque()
         self._queues: dict[str, deque[asyncio.Future[bool]]] = {}  # of each address that is being checked
         self._timers: dict[str, asyncio.TimerHandle] = {}  # of the queues in which somebody has waited
@@ -63,15 +73,20 @@ class Batches:
     def join(self, slot: float, now: float, address: str, waiter: "asyncio.Future[bool]") -> None:
         """Call `wake` at the beginning of a slot, unless ``waiter`` is done by then.
 
-        All services of a slot share one timer.
+        All services of a slot share one timer. Call `leave` if ``waiter`` was done before.
         """
         due = self._due.get(slot)
         if due is None:
-            due = self._due[slot] = []
-            waiter.get_loop().call_later(slot - now + TICK, self._begin_slot, slot, due)
-        while due and due[-1][1].done():  # a service joins again after each canary and each forced check
-            due.pop()
-        due.append((address, waiter))
+            due = self._due[slot] = _Slot()
+            due.timer = waiter.get_loop().call_later(slot - now + TICK, self._begin_slot, slot, due)
+        due.waiting[waiter] = address
+
+    def leave(self, slot: float, waiter: "asyncio.Future[bool]") -> None:
+        """Wait for ``slot`` no more. A service that is forced joins again each time, mostly for another slot."""
+        due = self._due.get(slot)
+        if due is not None and due.waiting.pop(waiter, None) is not None and not due.waiting:
+            due.timer.cancel()
+            del self._due[slot]
 
     def recheck_clock(self) -> None:
         """Forget the timers of all slots, which are late because the clock has jumped: later checks start new ones."""
@@ -109,10 +124,11 @@ class Batches:
             del self._queues[address]
             self._cancel_timer(address)  # or it would wake the process after each batch
 
-    def _begin_slot(self, slot: float, due: "list[tuple[str, asyncio.Future[bool]]]") -> None:
+    def _begin_slot(self, slot: float, due: "_Slot") -> None:
         if self._due.get(slot) is due:
             del self._due[slot]
-        for address, waiter in due:
+        del due.timer  # otherwise, each would keep the other in memory
+        for waiter, address in due.waiting.items():
             if not waiter.done():
                 self.wake(address, waiter)
 

@@ -149,12 +149,14 @@ class ServiceLoop:
         Canaries start here. If one finds that the name leads elsewhere, its connection replaces the session: no loss.
         """
         while True:
-            turn = self._wakeup.waiter(self._loop)
-            self._batches.join(min(self._planned, canary.due), self._now(), self._address, turn)
+            slot, turn = min(self._planned, canary.due), self._wakeup.waiter(self._loop)
+            self._batches.join(slot, self._now(), self._address, turn)
             try:
                 await turn
             finally:  # it may have its turn and be cancelled before it runs: then it passes its turn on as well
                 self._in_batch = turn.done() and not turn.cancelled() and turn.result()
+                if not self._in_batch:
+                    self._batches.leave(slot, turn)
             if canary.successor is not None:
                 old, (session, self._held) = self._held, canary.take_successor()
                 self._notice_loss_of(session)
