@@ -12,6 +12,7 @@ from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
 from connection_exporter.net import Network, Proxy, TlsOptions
 from connection_exporter.net.dial import Link
+from connection_exporter.net.proxy import _Opening
 from support import streams
 from support.attempts import outcome
 from support.hostile import assert_iterations_are_short, flooding
@@ -170,6 +171,28 @@ async def test_a_proxy_that_closes_resets_or_is_silent_is_named() -> None:
     assert found["silent"] == (
         Reason.TIMEOUT,
         "proxy 127.0.0.1:PORT has not connected to 127.0.0.1:1 in time",
+    )
+
+
+async def test_a_proxy_that_closes_before_it_is_asked_leaves_no_gap_in_the_message() -> None:
+    """Its end arrives before the request is sent."""
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        del reader, writer
+
+    async with streams.serving(close) as port:
+        server, network = proxy(port), Network()
+        _, transport, opening = await server.connect(
+            network, lambda: _Opening(server.address, "127.0.0.1:1", network.pacer)
+        )
+        async with asyncio.timeout(5):
+            while not transport.is_closing():  # noqa: ASYNC110 - a transport has no event
+                await asyncio.sleep(0.01)
+        failure = await outcome(opening.open_tunnel(None))
+    assert isinstance(failure, Failure)
+    assert (
+        failure.message
+        == f"proxy 127.0.0.1:{port} closed the connection instead of connecting to 127.0.0.1:1"
     )
 
 

@@ -75,9 +75,12 @@ class Proxy(NamedTuple):
         """
         authorization = await self.authorization()
         began = time.perf_counter()
-        link, transport, opening = await self.connect(network, lambda: _Opening(self.address, network.pacer))
+        service = host_and_port(header_host(host), port)
+        link, transport, opening = await self.connect(
+            network, lambda: _Opening(self.address, service, network.pacer)
+        )
         try:
-            await opening.tunnel_to(host_and_port(header_host(host), port), authorization)
+            await opening.open_tunnel(authorization)
             link = link._replace(connect_seconds=time.perf_counter() - began - link.resolve_seconds)
             transport, protocol = await hand_over(transport, factory, secured)
         except BaseException:
@@ -87,19 +90,19 @@ class Proxy(NamedTuple):
 
 
 class _Opening(PacedProtocol):
-    """A connection to a proxy until its tunnel is open."""
+    """A connection to a proxy until its tunnel to ``service`` is open."""
 
-    def __init__(self, address: str, pacer: Pacer) -> None:
+    def __init__(self, address: str, service: str, pacer: Pacer) -> None:
         self._ended: Failure | None = None
         self._where = f"proxy {address}"
         super().__init__(pacer)
-        self._service = ""
+        self._service = service
         self._heads = HeadReader(self._where)
         self._response: asyncio.Future[Head | Failure] = asyncio.get_running_loop().create_future()
 
-    async def tunnel_to(self, service: str, authorization: str | None) -> None:
-        """Ask for a tunnel to ``service``. Raises `Failure`."""
-        self._service = service
+    async def open_tunnel(self, authorization: str | None) -> None:
+        """Ask for the tunnel. Raises `Failure`."""
+        service = self._service
         lines = [f"CONNECT {service} HTTP/1.1", f"Host: {service}"]
         if authorization is not None:
             lines.append(f"Proxy-Authorization: {authorization}")
