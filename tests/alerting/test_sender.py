@@ -236,3 +236,15 @@ async def test_a_bad_answer_is_a_failure_that_is_logged_once_and_retried(
     assert [event["log_level"] for event in reported].count("warning") == 1
     assert {event["error"] for event in reported} == {problem}
     assert "s3cret" not in str(events)
+
+
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -2359", "soon"])
+async def test_a_time_that_no_clock_shows_is_ignored(date: str) -> None:
+    """An alert in that clock could not be written, so that none would be sent any more."""
+    answer = text(f"200 OK\r\nDate: {date}\r\nContent-Length: 0\r\nConnection: close")
+    async with server(answer) as port, sending(f'{{alertmanagers: ["http://127.0.0.1:{port}"]}}') as sender:
+        for sent in (1, 2, 3):
+            await until(lambda sent=sent: sender.sent >= sent)  # type: ignore[misc]
+            sender.send("it")
+        assert sender.healthy
+        assert sender.failed == 0

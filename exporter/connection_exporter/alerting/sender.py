@@ -45,6 +45,9 @@ _LONGEST_ANSWER: Final = 64 * 1024
 _CLOCKS_AGREE: Final = 10.0
 """Seconds by which clocks may differ without an effect."""
 
+_NO_CLOCK: Final = 100 * 365 * 86400.0
+"""Seconds by which no clock is wrong. One that was never set shows 1970; and the year 10000 cannot be written."""
+
 log = get_logger(__name__)
 
 
@@ -208,7 +211,7 @@ def _skew(date: str, now: float) -> float:
         ahead = parsedate_to_datetime(date).timestamp() - now
     except (ValueError, OverflowError):
         return 0.0
-    return ahead if abs(ahead) > _CLOCKS_AGREE else 0.0
+    return ahead if _CLOCKS_AGREE < abs(ahead) < _NO_CLOCK else 0.0
 
 
 def _problem(error: Exception) -> str:
