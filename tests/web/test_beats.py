@@ -16,8 +16,10 @@ from connection_exporter.kinds.registry import build
 from connection_exporter.monitor.board import Board
 from connection_exporter.net import Network
 from connection_exporter.system.clock import SystemClock
+from connection_exporter.web import beats
 from connection_exporter.web.beats import GUESSES, Beats
 from starlette.requests import Request
+from support.dead_mount import dead_mount
 from support.web_clients import listening
 
 TOKEN = "a-token-of-some-length"
@@ -214,3 +216,19 @@ async def test_with_users_a_token_replaces_the_login_and_only_where_there_is_one
         assert (await to.post("/heartbeat/nightly_backup", auth=("me", "word"))).status_code == 200
         for path in ("/health", "/heartbeat", "/config", "/health/service/report"):
             assert (await to.get(path, headers=BEARER)).status_code == 401
+
+
+async def test_a_beat_whose_token_cannot_be_read_in_time_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, its sender would wait without end, and each request would take a connection."""
+    monkeypatch.setattr(beats, "TOKEN_WITHIN", 0.2)
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    (mount / "token").write_text("content")
+    text = f"services: {{job: {{kind: heartbeat, max_age: 1h, token_file: {mount}/token}}}}"
+    with dead_mount(mount):
+        async with listening(config=text) as port, client(port) as to:
+            answer = await to.post("/heartbeat/job", headers={"Authorization": "Bearer content"})
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "job: the token cannot be read: the file system does not respond"

@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from connection_exporter.core.failure import Failure
 from connection_exporter.core.health import Reason
-from connection_exporter.system.files import read_regular_file
+from connection_exporter.system.files import NO_RESPONSE, read_regular_file
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,7 +53,7 @@ class SecretFile:
 
         If not all of the text is secret, ``select`` returns the part that is, which is returned. The file is read in a
         thread, because it may be on a mount that does not respond; concurrent callers share one read. Raises `Failure`
-        (auth), whose message calls the file ``key``.
+        (auth), whose message calls the file ``key``; a cancellation has one as its cause.
         """
         import asyncio  # noqa: PLC0415 - 15 ms with what it imports: `validate` reads no secrets
 
@@ -64,10 +64,13 @@ class SecretFile:
             self._reading = loop.create_task(
                 run_in_thread(lambda: read_secret(self.path), name="read secret")
             )
+            self._reading.add_done_callback(_retrieve)
         try:
             value = select(await asyncio.shield(self._reading))
         except (OSError, ValueError) as error:
             raise Failure(Reason.AUTH, f"{key} cannot be read: {problem_of(error)}") from error
+        except asyncio.CancelledError as cancelled:
+            raise cancelled from Failure(Reason.AUTH, f"{key} cannot be read: {NO_RESPONSE}")
         if value not in self.values[:1]:
             self.values = (value, *self.values[:1])
         return value
@@ -146,6 +149,12 @@ def read_secret(path: Path) -> str:
     """
     content = read_regular_file(path, most=MAX_SECRET_BYTES)
     return content.decode("utf-8-sig").rstrip("\r\n")
+
+
+def _retrieve(reading: "asyncio.Task[str]") -> None:
+    """Take note of an error, which asyncio would log otherwise: all callers may have been cancelled meanwhile."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 async def read_text(model: BaseModel, key: str) -> str | None:

@@ -3,6 +3,7 @@
 A context costs 25 ms and nearly a megabyte, so one per service would stall the event loop and fill the memory.
 """
 
+import asyncio
 import hashlib
 import ssl
 import time
@@ -15,7 +16,7 @@ from connection_exporter.kind import Failure
 from connection_exporter.net.failures import NO_THREADS
 from connection_exporter.net.tls_context import make_context, read_tls_file
 from connection_exporter.net.tls_options import TlsOptions
-from connection_exporter.system.files import Stamp, is_recent, stamp_of
+from connection_exporter.system.files import NO_RESPONSE, Stamp, is_recent, stamp_of
 from connection_exporter.system.local_files import LocalFiles
 from connection_exporter.system.threads import NoThread, SharedWork, WorkDied
 
@@ -67,6 +68,11 @@ class TlsContexts:
                 raise Failure(Reason.INTERNAL, NO_THREADS) from error
             except WorkDied as error:
                 raise Failure(Reason.INTERNAL, f"no TLS context: {error}") from error
+            except asyncio.CancelledError as cancelled:
+                if options.files:
+                    names = " or ".join(map(str, options.files))
+                    raise cancelled from Failure(Reason.TLS, f"{names} cannot be read: {NO_RESPONSE}")
+                raise
             self._made[options] = made
         made.used = time.monotonic()
         if len(self._made) > MOST_CONTEXTS:

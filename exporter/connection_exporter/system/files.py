@@ -13,6 +13,9 @@ Stamp = tuple[int, ...]
 The last change of the inode (ctime) is part of it: a copy can preserve the time of modification and the size.
 """
 
+NO_RESPONSE: Final = "the file system does not respond"
+"""Why a file could not be read in time."""
+
 _TICK: Final = 1_000_000_000
 """Nanoseconds. Ticks take up to 10 ms on local file systems, and may take a second on others."""
 

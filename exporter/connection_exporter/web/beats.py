@@ -4,6 +4,7 @@ A token is compared here, in constant time. It is accepted in the Authorization 
 logs, histories and error messages.
 """
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -17,6 +18,7 @@ from starlette.responses import Response
 
 from connection_exporter.kind import Beat, Failure, TakesBeats, takes_beats
 from connection_exporter.monitor.board import Board
+from connection_exporter.system.files import NO_RESPONSE
 from connection_exporter.web.requests import may_act, wrong_parameter
 from connection_exporter.web.responses import NO_CACHE, problem
 
@@ -24,6 +26,9 @@ GUESSES: Final = 10
 """Wrong tokens for one service that are answered with 401 in a row; after that, one every `GUESS_EVERY` seconds."""
 
 GUESS_EVERY: Final = 6.0
+
+TOKEN_WITHIN: Final = 5.0
+"""Seconds in which the file with a token has to be read."""
 
 _LONGEST: Final = 1000
 """Characters of a message that are kept; the board shows no more of it."""
@@ -88,9 +93,11 @@ class Beats:
     async def _refusal(self, name: str, check: TakesBeats, authorization: str | None) -> Response | None:
         """Return why a beat is not accepted, or ``None``."""
         try:
-            wanted = await check.token()
-        except Failure as failure:
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{name}: {failure.message}", {"Retry-After": "5"})
+            async with asyncio.timeout(TOKEN_WITHIN):
+                wanted = await check.token()
+        except (Failure, TimeoutError) as error:
+            why = error.message if isinstance(error, Failure) else f"the token cannot be read: {NO_RESPONSE}"
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{name}: {why}", {"Retry-After": "5"})
         scheme, _, given = (authorization or "").partition(" ")
         is_bearer = scheme.lower() == "bearer"
         if wanted is None:

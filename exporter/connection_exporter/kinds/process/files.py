@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from connection_exporter.system.files import NO_RESPONSE
 from connection_exporter.system.local_files import LocalFiles
 from connection_exporter.system.threads import NoThread, SharedWork
 
@@ -36,7 +37,7 @@ class FileReader(Generic[_T]):
         except NoThread:
             return self._call()  # a pause of the event loop is better than a wrong answer
         except TimeoutError as error:
-            raise TimeoutError(errno.ETIMEDOUT, "the file system does not respond") from error
+            raise TimeoutError(errno.ETIMEDOUT, NO_RESPONSE) from error
 
     def _locate_and_read(self) -> _T:
         self.place.locate()
