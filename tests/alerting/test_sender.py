@@ -17,6 +17,7 @@ from connection_exporter.net.tls import TlsContexts
 from connection_exporter.system.clock import SystemClock
 from stack_receiver import receiving
 from support.alertmanagers import Inbox, PlainAlertmanager, alertmanagers, until
+from support.dead_mount import dead_mount
 from support.logs import captured_logs
 from support.senders import running
 
@@ -248,3 +249,18 @@ async def test_a_time_that_no_clock_shows_is_ignored(date: str) -> None:
             sender.send("it")
         assert sender.healthy
         assert sender.failed == 0
+
+
+async def test_a_password_that_cannot_be_read_in_time_is_a_failure_that_names_its_file(
+    tmp_path: Path,
+) -> None:
+    """Otherwise, alerts would wait without end, and nothing would say so."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    (mount / "password").write_text(PASSWORD)
+    login = f"user: me, password_file: {mount}/password"
+    with captured_logs() as events, dead_mount(mount):
+        async with sending(f'{{alertmanagers: ["http://127.0.0.1:1"], {login}}}') as sender:
+            await until(lambda: sender.failed >= 1)
+    reported = {event["error"] for event in events if event["event"] == "alertmanager_not_reached"}
+    assert reported == {"password_file cannot be read: the file system does not respond"}

@@ -18,6 +18,7 @@ from connection_exporter.config.alerting import AlertingConfig
 from connection_exporter.config.url import place_of
 from connection_exporter.core.health import Reason
 from connection_exporter.kind import Failure
+from connection_exporter.monitor.attempt import waited_for
 from connection_exporter.net.names import certificate_name
 from connection_exporter.net.tls import TlsContexts
 from connection_exporter.net.tls_options import TlsOptions
@@ -35,7 +36,7 @@ _RETRY_AFTER: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each retry; the last one repeats. A connection that was closed while idle needs no delay."""
 
 _TIMEOUT: Final = 5.0
-"""Seconds for one request."""
+"""Seconds for one request, and for the files that it needs."""
 
 _FRESH_FOR: Final = 1.5 * RESEND_EVERY
 """Seconds for which a delivery shows that the next one will succeed."""
@@ -155,25 +156,25 @@ class Sender:
         return self._ledger.to_send(now, names, undelivered_since=self.delivered_at)
 
     async def _post(self, alerts: list[dict[str, Any]]) -> None:
-        client = await self._current_client()
-        authorization = await self._config.authorization()
-        headers = {b"Host": self._authority}
-        if authorization is not None:
-            headers[b"Authorization"] = authorization.encode()
         tls = self._config.tls
         name = tls.server_name if tls is not None and tls.server_name else self._host
         url, extensions = f"{self.url}/api/v2/alerts", {"sni_hostname": certificate_name(name)}
-        async with (
-            asyncio.timeout(_TIMEOUT),
-            client.stream("POST", url, json=alerts, headers=headers, extensions=extensions) as answer,
-        ):
-            answer.raise_for_status()
-            self._skew = _skew(answer.headers.get("Date", ""), self._clock.wall())
-            size = 0
-            async for part in answer.aiter_raw():
-                size += len(part)
-                if size > _LONGEST_ANSWER:
-                    raise Failure(Reason.TOO_LARGE, "the answer is too long")
+        async with asyncio.timeout(_TIMEOUT):
+            client = await self._current_client()
+            authorization = await self._config.authorization()
+            headers = {b"Host": self._authority}
+            if authorization is not None:
+                headers[b"Authorization"] = authorization.encode()
+            async with client.stream(
+                "POST", url, json=alerts, headers=headers, extensions=extensions
+            ) as answer:
+                answer.raise_for_status()
+                self._skew = _skew(answer.headers.get("Date", ""), self._clock.wall())
+                size = 0
+                async for part in answer.aiter_raw():
+                    size += len(part)
+                    if size > _LONGEST_ANSWER:
+                        raise Failure(Reason.TOO_LARGE, "the answer is too long")
 
     async def _current_client(self) -> httpx.AsyncClient:
         """Return a client with the current TLS context: its files are read again, so that renewed ones are used."""
@@ -216,8 +217,9 @@ def _skew(date: str, now: float) -> float:
 
 def _problem(error: Exception) -> str:
     """Return what went wrong, without what the other end has sent."""
-    if isinstance(error, Failure):
-        return error.message
+    known = error if isinstance(error, Failure) else waited_for(error)
+    if known is not None:
+        return known.message
     if isinstance(error, httpx.HTTPStatusError):
         return f"HTTP status {error.response.status_code}"
     return type(error).__name__
