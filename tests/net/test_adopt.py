@@ -5,12 +5,13 @@ import gc
 import os
 import socket
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import uvloop
 from connection_exporter.net import Network
 from connection_exporter.net.adopt import adopt
+from connection_exporter.net.pacing import PacedProtocol, Pacer
 
 
 class EndsAtOnce(asyncio.Protocol):
@@ -45,3 +46,52 @@ def test_a_connection_that_ends_while_it_is_made_closes_no_other_descriptor(
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(scenario())
+
+
+class EndsItsTask(PacedProtocol):
+    """Cancels the task that makes its connection. It leaves all that arrives to the pacer."""
+
+    def __init__(self, pacer: Pacer) -> None:
+        super().__init__(pacer)
+        self._task = asyncio.current_task()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self._task is not None
+        self._task.cancel()
+
+    def _slice_size(self) -> int:
+        return 1
+
+    def _parse(self, data: bytes) -> None:
+        del data
+
+    def _end_of(self, exc: Exception | None) -> None:
+        del exc
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_what_a_connection_received_is_not_parsed_if_its_making_is_cancelled(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Its transport is closed, and to read on would raise, amid the turns of other connections."""
+    logged: list[dict[str, Any]] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            network = Network()
+            link = await network.dial("127.0.0.1", listener.getsockname()[1])
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.sendall(b"x" * 1000)
+                adopting = asyncio.ensure_future(
+                    adopt(link, lambda: EndsItsTask(network.pacer), where="it", secured=None)
+                )
+                with pytest.raises(asyncio.CancelledError):
+                    await adopting
+                await asyncio.sleep(0.1)  # for the turns of the pacer
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(scenario())
+    assert logged == []

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvloop
@@ -111,6 +112,28 @@ async def test_an_iteration_of_the_loop_is_bounded_however_many_floods_there_are
             transport.abort()
         await asyncio.gather(*(parser.ended for parser in parsers))
     assert sum(len(parser.slices) for parser in parsers) > 20, "the floods were not parsed"
+
+
+async def test_a_reader_that_raises_holds_up_no_other() -> None:
+    """It must not, but the other services would wait for their turn without end."""
+    raised: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+    pacer, parsed, done = Pacer(), list[bytes](), asyncio.Event()
+
+    def parse(data: bytes) -> None:
+        parsed.append(data)
+        if len(parsed) == 3:
+            done.set()
+
+    def fail(data: bytes) -> None:
+        raise RuntimeError(data)
+
+    for each in (fail, parse):
+        PacedReader(pacer, each, slice_size=lambda: 1).data_received(b"abc")
+    async with asyncio.timeout(5):
+        await done.wait()
+    assert parsed == [b"a", b"b", b"c"]
+    assert len(raised) == 1
 
 
 async def test_a_reader_that_is_discarded_parses_nothing_more() -> None:

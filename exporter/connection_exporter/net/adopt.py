@@ -13,7 +13,7 @@ from connection_exporter.kind import Failure
 from connection_exporter.net.client_tls import ClientTls
 from connection_exporter.net.dial import Link
 from connection_exporter.net.failures import failure_from, translated
-from connection_exporter.net.pacing import Pacer, raw_transport
+from connection_exporter.net.pacing import PacedProtocol, Pacer, raw_transport
 from connection_exporter.net.resumption import Resumption
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
@@ -98,6 +98,8 @@ async def adopt(
             transport.abort()
         else:
             _close(link.sock, identity)
+        if isinstance(protocol, PacedProtocol):
+            protocol.discard()  # uvloop closes a transport whose making is cancelled, and does not tell the protocol
         raise
     if transport.is_closing() and _identity(link.sock) != identity:
         _close(link.sock, identity)

@@ -41,13 +41,15 @@ class Pacer:
     def _take_turns(self) -> None:
         self._scheduled = False
         ends = time.thread_time() + TURN
-        while self._waiting and time.thread_time() < ends:
-            reader = self._waiting.popleft()
-            if reader.parse_slice():
-                self._waiting.append(reader)
-        if self._waiting:
-            self._scheduled = True
-            asyncio.get_running_loop().call_later(REST, self._take_turns)
+        try:
+            while self._waiting and time.thread_time() < ends:
+                reader = self._waiting.popleft()
+                if reader.parse_slice():
+                    self._waiting.append(reader)
+        finally:  # a reader that raises must not hold up the others
+            if self._waiting:
+                self._scheduled = True
+                asyncio.get_running_loop().call_later(REST, self._take_turns)
 
 
 class PacedReader:
@@ -178,8 +180,12 @@ class PacedProtocol(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, without a word to the other end, and parse nothing more. Idempotent."""
-        self._paced.discard()
+        self.discard()
         self.transport.abort()
+
+    def discard(self) -> None:
+        """Parse nothing more: the connection is closed, or about to be."""
+        self._paced.discard()
 
     def data_received(self, data: bytes) -> None:
         """Parse a small read at once, and a large one slice by slice."""
