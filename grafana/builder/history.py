@@ -12,12 +12,12 @@ from .dashboard import (
 from .palette import DISCONNECTED, HEALTHY, STATUSES, UNHEALTHY, Json, mappings, steps
 from .panels import daily, stat, target, timeseries
 from .queries import (
-    FIRING,
     SELECT,
     availability,
     bad_seconds,
     budget_left,
     burn_rate,
+    fired,
     if_none,
     increase,
 )
@@ -171,15 +171,10 @@ def _transitions() -> Json:
 
 
 def _alerts() -> Json:
-    firing = FIRING % ""
-    fired = (
-        f"count by (alertname) (max_over_time({firing}[$__interval]))"
-        ' or on () label_replace(vector(0), "alertname", "none fired", "", "")'
-    )
     return timeseries(
         "Alerts that fired",
-        "How many of each alert fired in each step, without Watchdog.",
-        [target(fired, "{{alertname}}")],
+        "How many of each alert fired in each step, without Watchdog. ConnectionDown is sent by the exporter itself.",
+        [target(fired(), "{{alertname}}")],
         unit="short",
         bars=True,
         stacked=True,

@@ -22,7 +22,7 @@ from .palette import (
     steps,
 )
 from .panels import stat, target, timeline, timeseries
-from .queries import if_none, watching
+from .queries import firing_since, if_none, watching
 from .states import firing_table
 
 _JOB = 'job=~"$job"'
@@ -33,10 +33,10 @@ _OURS = "connection_exporter_build_info|prometheus_build_info|alertmanager_build
 def build() -> Json:
     """Return the Monitor dashboard."""
     alerts = firing_table(
-        title="Firing alerts about the monitoring",
-        description="The alerts about the exporter, Prometheus and Alertmanager, the newest first. Those of services"
-        " are on the Overview.",
-        extra=f',alertname=~"{_ABOUT}"',
+        "Firing alerts about the monitoring",
+        "The alerts about the exporter, Prometheus and Alertmanager, the newest first. Those of services are on the"
+        " Overview.",
+        firing_since(_ABOUT, pushed=False),
     )
     return dashboard(
         links.MONITOR,

@@ -12,7 +12,7 @@ from .dashboard import (
 )
 from .palette import HEALTHY, MONITORED, OVERALL, STATUSES, UNHEALTHY, Json, mappings, steps, texts
 from .panels import stat, target
-from .queries import firing_count, overall, tiles, watching
+from .queries import firing_count, firing_since, overall, tiles, watching
 from .states import firing_table, service_table, status_timeline
 
 
@@ -24,8 +24,10 @@ def build() -> Json:
         " Unknown also means that the exporter was down.",
     )
     alerts = firing_table(
-        title="Firing alerts",
-        description="The alerts that are firing, the newest first, without Watchdog, which always fires.",
+        "Firing alerts",
+        "The alerts that are firing, the newest first, without Watchdog, which always fires. ConnectionDown is sent by"
+        " the exporter itself.",
+        firing_since(),
     )
     # A phone shows the panels one below the other, by their top and then their left edge: so the tiles come second.
     header = Stack([(4, [(8, _overall())]), (4, [(4, _alerts()), (4, _monitoring())])], beside=(16, _tiles()))

@@ -16,7 +16,8 @@ _UNLESS_RUNNING = f"unless on ({EXPORTER}) connection_monitor_active"
 _BAD = 'state=~"connecting|unhealthy|disconnected"'
 _KNOWN = 'state!="unknown"'
 
-FIRING = 'ALERTS{alertstate="firing",severity!="none"%s}'
+# Ours, and those about Prometheus and Alertmanager: a Prometheus with other rules has other alerts, too.
+ALERTS = "Connection.*|Prometheus.*|Alertmanager.*"
 
 
 def _or_last(value: str, series: str, by: str) -> str:
@@ -224,10 +225,30 @@ def budget_left(window: str) -> str:
     return f"1 - {burn_rate(window)}"
 
 
-def firing_since(extra: str = "") -> str:
-    """Return when each firing alert became active, in ms; one row that says so if none is firing."""
-    firing = FIRING % extra
-    since = f"1000 * ALERTS_FOR_STATE and ignoring (alertstate) {firing}"
+def firing(alerts: str = ALERTS, select: str = "") -> str:
+    """Return one sample for each alert of these names that fires by a rule, without Watchdog (severity none)."""
+    more = f",{select}" if select else ""
+    return f'ALERTS{{alertstate="firing",severity!="none",alertname=~"{alerts}"{more}}}'
+
+
+def announced(select: str = "", window: str = "") -> str:
+    """Return one sample for each open alert that an exporter sent to Alertmanager itself.
+
+    Prometheus has no `ALERTS` for these. With `window`, those that were open at any time within it.
+    """
+    series = f"connection_alert_announced{{{select}}}"
+    series = f"max_over_time({series}[{window}])" if window else series
+    return f'label_replace({series}, "alertname", "ConnectionDown", "", "")'
+
+
+def firing_since(alerts: str = ALERTS, select: str = "", *, pushed: bool = True) -> str:
+    """Return when each firing alert became active, in ms; one row that says so if none is firing.
+
+    With `pushed`, this includes the alerts that an exporter sent itself, since the transition of their service.
+    """
+    since = f"1000 * ALERTS_FOR_STATE and ignoring (alertstate) {firing(alerts, select)}"
+    if pushed:
+        since = f"{since} or {_announced_since(select)}"
     linked = f'label_replace({since}, "runbook", "open ↗", "", "")'
     return (
         f"max by (alertname, severity, name, runbook) ({linked})"
@@ -235,9 +256,27 @@ def firing_since(extra: str = "") -> str:
     )
 
 
-def firing_count(extra: str = "") -> str:
-    """Return how many alerts are firing, without Watchdog (severity none)."""
-    return f"count({FIRING % extra}) or vector(0)"
+def _announced_since(select: str) -> str:
+    at = f"1000 * max by ({ROW}) (connection_last_transition_timestamp_seconds)"
+    critical = f"max by ({ROW}, critical) (connection_info)"
+    alert = (
+        f"{announced(select)} * on ({ROW}) group_left (critical) {critical} * on ({ROW}) group_left () ({at})"
+    )
+    page = f'label_replace({alert}, "severity", "critical", "critical", "true")'
+    return f'label_replace({page}, "severity", "warning", "critical", "false")'
+
+
+def firing_count() -> str:
+    """Return how many alerts are firing."""
+    return f"count({firing()} or {announced()}) or vector(0)"
+
+
+def fired() -> str:
+    """Return how many alerts of each name fired in each step."""
+    ours = f"max_over_time({firing()}[$__interval]) or {announced(window='$__interval')}"
+    return (
+        f'count by (alertname) ({ours}) or on () label_replace(vector(0), "alertname", "none fired", "", "")'
+    )
 
 
 def tiles() -> str:

@@ -23,7 +23,7 @@ from .palette import (
     steps,
 )
 from .panels import colour_of, stat, target, targets, timeseries
-from .queries import SELECT, availability, bad_seconds, outages, rate, status_now, while_up
+from .queries import SELECT, availability, bad_seconds, firing_since, outages, rate, status_now, while_up
 from .states import facts_table, firing_table, signals, status_timeline, story_table, time_in_each_state
 
 
@@ -39,9 +39,9 @@ def build() -> Json:
         " is shorter than a scrape.",
     )
     alerts = firing_table(
-        title="Firing alerts of the service",
-        description="The alerts with the name of this service.",
-        extra=',name=~"$name"',
+        "Firing alerts of the service",
+        "The alerts with the name of this service.",
+        firing_since(select='name=~"$name"'),
     )
     return dashboard(
         links.SERVICE,

@@ -10,7 +10,6 @@ from .queries import (
     SELECT,
     because_of,
     each,
-    firing_since,
     if_none,
     increase,
     kept,
@@ -185,12 +184,12 @@ def time_in_each_state(*, title: str, description: str) -> Json:
     )
 
 
-def firing_table(*, title: str, description: str, extra: str = "") -> Json:
+def firing_table(title: str, description: str, expr: str) -> Json:
     """Return the alerts that are firing, the newest first."""
     return listed(
         title,
         description,
-        firing_since(extra),
+        expr,
         [
             Column("Since", "", AGO_WIDTH, AGO, mappings=texts({"0": "-"})),
             Label("Severity", "severity", 90),

@@ -13,6 +13,7 @@ from support.dashboards_series import (
     KINDS,
     OLD_OUTAGE_SECONDS,
     OTHER,
+    PUSHED,
     REASONS,
     RETIRED,
     SCRAPE,
@@ -119,6 +120,37 @@ def test_the_table_says_why_and_since_when(prometheus: Prometheus, history: Hist
     since = by_name(ask(prometheus, QUERIES[SINCE], history.during))
     assert since["external_api"] == 1000 * history.fault
     assert set(by_name(ask(prometheus, QUERIES[CAUSE], history.during), "cause").values()) == {"-"}
+
+
+def test_every_alert_of_ours_is_listed_whoever_sends_it(prometheus: Prometheus, history: History) -> None:
+    """Those of the rules and those that the exporter sends itself, but none of other rules in this Prometheus."""
+
+    def alerts(query: str, at: int, **variables: str) -> dict[str, tuple[str, str, float]]:
+        return {
+            one["metric"].get("name", ""): (
+                one["metric"]["alertname"],
+                one["metric"].get("severity", ""),
+                float(one["value"][1]),
+            )
+            for one in ask(prometheus, QUERIES[query], at, **variables).series
+        }
+
+    pushed = ("ConnectionDown", "critical", 1000.0 * (history.fault + 30))
+    during = alerts("overview-Firing alerts-A", history.during)
+    assert during.keys() == KINDS.keys()
+    assert during[PUSHED] == pushed
+    assert during["external_api"][0] == "ConnectionUnhealthy"
+    assert alerts("service-Firing alerts of the service-A", history.during, name=PUSHED) == {PUSHED: pushed}
+    count = QUERIES["overview-Alerts-A"]
+    assert ask(prometheus, count, history.during).values() == {"": len(KINDS)}
+    assert ask(prometheus, count, history.before).values() == {"": 0}
+    nothing = {"": ("none is firing", "", 0.0)}
+    assert alerts("overview-Firing alerts-A", history.before) == nothing
+    assert alerts("monitor-Firing alerts about the monitoring-A", history.during) == nothing
+    steps = ask(prometheus, QUERIES["history-Alerts that fired-A"], history.end).series
+    fired = {one["metric"]["alertname"]: max(int(value) for _, value in one["values"]) for one in steps}
+    expected = {"ConnectionDisconnected": 5, "ConnectionUnhealthy": 1, "ConnectionDown": 1}
+    assert fired == expected | {"none fired": 0}
 
 
 def test_each_row_has_the_runbook_of_its_status(prometheus: Prometheus, history: History) -> None:

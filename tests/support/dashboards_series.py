@@ -40,6 +40,9 @@ OTHER = "ledger"  # the service of the second exporter
 GROUPS = {"database": ',group="shop"', "redis": ',group="shop"'}
 RETIRED = "retired"  # a service that was removed from the configuration an hour before the end
 
+PUSHED = "redis"  # the exporter itself sends its alert to Alertmanager
+FOREIGN = 'alertname="KubePodCrashLooping",severity="warning"'  # of other rules in the same Prometheus
+
 _EXPORTER = 'instance="exporter:8000",job="connection-exporter"'
 _SECOND = 'instance="second:8000",job="connection-exporter"'
 _TARGET = ',browser_url="http://localhost:8000",runbooks_url="http://localhost:9090/user/runbooks"'
@@ -365,8 +368,13 @@ def _alerts(history: History) -> dict[str, Callable[[int], float | None]]:
     series: dict[str, Callable[[int], float | None]] = {
         f'ALERTS{{alertstate="firing",{watchdog}}}': lambda at: 1,
         f"ALERTS_FOR_STATE{{{watchdog}}}": lambda at: history.start,
+        f'ALERTS{{alertstate="firing",{FOREIGN}}}': lambda at: 1,
+        f"ALERTS_FOR_STATE{{{FOREIGN}}}": lambda at: history.start,
+        f'connection_alert_announced{{name="{PUSHED}",kind="{KINDS[PUSHED]}",{_EXPORTER}}}': burning(1),
     }
     for name, kind in KINDS.items():
+        if name == PUSHED:
+            continue
         alert = "ConnectionUnhealthy" if name == "external_api" else "ConnectionDisconnected"
         labels = f'alertname="{alert}",name="{name}",kind="{kind}",severity="critical"'
         series[f'ALERTS{{alertstate="firing",{labels}}}'] = burning(1)
