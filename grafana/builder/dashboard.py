@@ -128,8 +128,13 @@ def datasource_variable() -> Json:
     }
 
 
-def label_variable(name: str, label: str, query: str, *, single: bool = False) -> Json:
-    """Return a variable of the values of a label: one of them, or several with All as the default."""
+def label_variable(
+    name: str, label: str, query: str, *, single: bool = False, all_value: str | None = None
+) -> Json:
+    """Return a variable of the values of a label: one of them, or several with All as the default.
+
+    All means the values that are listed, unless `all_value` is a regular expression for more.
+    """
     made: Json = {
         "type": "query",
         "name": name,
@@ -148,15 +153,16 @@ def label_variable(name: str, label: str, query: str, *, single: bool = False) -
     }
     if single:
         return {**made, "current": {}}
-    return {**made, "allValue": ".+", "current": {"text": ["All"], "value": ["$__all"]}}
+    return {**made, "allValue": all_value, "current": {"text": ["All"], "value": ["$__all"]}}
 
 
 def service_variables(*, single: bool = False) -> list[Json]:
     """Return the two chained variables that select services, or a single service."""
     chained = 'label_values(connection_status{kind=~"$kind"}, name)'
+    # Not only the listed ones: a service whose exporter is down is still on the board, as unknown.
     return [
-        label_variable("kind", "Kind", "label_values(connection_status, kind)"),
-        label_variable("name", "Service", chained, single=single),
+        label_variable("kind", "Kind", "label_values(connection_status, kind)", all_value=".+"),
+        label_variable("name", "Service", chained, single=single, all_value=".+"),
     ]
 
 

@@ -172,7 +172,7 @@ def _cpu() -> Json:
     return timeseries(
         "CPU",
         "CPU cores in use: 1 is a full core.",
-        [target(f"rate(process_cpu_seconds_total{{{_JOB}}}[$__rate_interval])", "{{job}}")],
+        [target(f"rate(process_cpu_seconds_total{{{_JOB}}}[$__rate_interval])", "{{job}} {{instance}}")],
         unit="short",
         interval="1m",
     )
@@ -182,7 +182,7 @@ def _memory() -> Json:
     return timeseries(
         "Memory",
         "Resident memory. A line that only rises is a leak.",
-        [target(f"process_resident_memory_bytes{{{_JOB}}}", "{{job}}")],
+        [target(f"process_resident_memory_bytes{{{_JOB}}}", "{{job}} {{instance}}")],
         unit="bytes",
     )
 
@@ -192,7 +192,7 @@ def _files() -> Json:
     return timeseries(
         "File descriptors in use",
         "Open files and connections divided by the limit. At the limit, no new connection can be opened.",
-        [target(share, "{{job}}")],
+        [target(share, "{{job}} {{instance}}")],
         unit="percentunit",
         thresholds=steps((None, HEALTHY), (0.8, UNHEALTHY), (0.95, DISCONNECTED)),
     )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.dashboards_panels import ROOT, Query, queries
+from support.dashboards_panels import ROOT, Query, dashboards, queries
 from support.dashboards_prometheus import Answer, Prometheus, backfilled
 from support.dashboards_series import (
     DISCONNECTED,
@@ -25,7 +25,8 @@ from support.dashboards_series import (
 pytestmark = pytest.mark.timeout(180)
 
 DAY = 86400
-ALL = {"name": ".+", "kind": ".+", "job": ".+", "slo": "99.9"}
+OUR_JOBS = "(alertmanager|connection-exporter|prometheus)"
+ALL = {"name": ".+", "kind": ".+", "job": OUR_JOBS, "slo": "99.9"}
 QUERIES = {str(query): query for query in queries()}
 STATUS_NOW = "overview-Services by group-A"
 STATUS_OVER_TIME = "overview-Status over time-A"
@@ -56,6 +57,11 @@ def by_name(answer: Answer, label: str = "") -> dict[str, str | float]:
     }
 
 
+def line_name(query: Query, labels: dict[str, str]) -> str:
+    """Return what the legend says about a series."""
+    return re.sub(r"{{(\w+)}}", lambda label: labels.get(label[1], ""), query.legend)
+
+
 def ask(prometheus: Prometheus, query: Query, at: int, **variables: str) -> Answer:
     """Send the query that the panel sends at a moment."""
     expr = query.substituted(SCRAPE, ALL | variables)
@@ -83,6 +89,15 @@ def test_every_line_has_the_name_that_its_legend_asks_for(
     wanted = set(re.findall(r"{{(\w+)}}", query.legend))
     for one in ask(prometheus, query, history.after).series:
         assert wanted & one["metric"].keys(), one["metric"]
+
+
+@pytest.mark.parametrize("query", [query for query in QUERIES.values() if "{{" in query.legend], ids=str)
+def test_no_two_lines_have_the_same_name(query: Query, prometheus: Prometheus, history: History) -> None:
+    """Two exporters, and several services, can be told apart."""
+    one_service = {"name": "database"} if query.dashboard == "service" else {}
+    series = ask(prometheus, query, history.before, **one_service).series
+    names = [line_name(query, one["metric"]) for one in series]
+    assert len(set(names)) == len(names), names
 
 
 def test_the_status_is_the_current_one(prometheus: Prometheus, history: History) -> None:
@@ -120,6 +135,19 @@ def test_the_table_says_why_and_since_when(prometheus: Prometheus, history: Hist
     since = by_name(ask(prometheus, QUERIES[SINCE], history.during))
     assert since["external_api"] == 1000 * history.fault
     assert set(by_name(ask(prometheus, QUERIES[CAUSE], history.during), "cause").values()) == {"-"}
+
+
+def test_all_jobs_are_those_of_the_stack(prometheus: Prometheus, history: History) -> None:
+    """Monitor shows the exporter, Prometheus and Alertmanager, whatever else this Prometheus scrapes."""
+    (job,) = (one for one in dashboards()["monitor"]["templating"]["list"] if one["name"] == "job")
+    assert job["allValue"] is None  # then All stands for the values that are listed
+    asked = re.fullmatch(r"label_values\((.+), (\w+)\)", job["query"]["query"])
+    assert asked
+    listed = prometheus.label_values(asked[1], asked[2], history.before - 21600, history.before)
+    assert f"({'|'.join(listed)})" == OUR_JOBS
+    assert ask(prometheus, QUERIES["monitor-Targets down-A"], history.before).values() == {"": 0}
+    memory = ask(prometheus, QUERIES["monitor-Memory-A"], history.before)
+    assert {one["metric"]["job"] for one in memory.series} == set(listed)
 
 
 def test_every_alert_of_ours_is_listed_whoever_sends_it(prometheus: Prometheus, history: History) -> None:

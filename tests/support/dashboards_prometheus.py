@@ -53,6 +53,13 @@ class Prometheus:
             {"query": expr, "start": str(first), "end": str(last), "step": str(step)},
         )
 
+    def label_values(self, selector: str, label: str, start: float, end: float) -> list[str]:
+        """Return the values of a label, as Grafana asks for those of a variable."""
+        form = urllib.parse.urlencode({"match[]": selector, "start": str(start), "end": str(end)})
+        with urllib.request.urlopen(f"{self.url}/api/v1/label/{label}/values?{form}", timeout=30) as reply:
+            values: list[str] = json.load(reply)["data"]
+        return values
+
     def _ask(self, route: str, form: dict[str, str]) -> Answer:
         body = urllib.parse.urlencode(form).encode()
         try:

@@ -48,6 +48,7 @@ _SECOND = 'instance="second:8000",job="connection-exporter"'
 _TARGET = ',browser_url="http://localhost:8000",runbooks_url="http://localhost:9090/user/runbooks"'
 SECOND_KILLED = 1200  # seconds before the end
 _PROMETHEUS = 'instance="localhost:9090",job="prometheus"'
+_NODE = 'instance="node:9100",job="node"'
 _ALERTMANAGER = 'instance="alertmanager:9093",job="alertmanager"'
 
 
@@ -338,6 +339,8 @@ def _machinery(history: History) -> dict[str, Callable[[int], float | None]]:
             f"process_open_fds{{{labels}}}": constant(30),
             f"process_max_fds{{{labels}}}": constant(1024),
         }
+    # Of another job in the same Prometheus.
+    series |= {f"up{{{_NODE}}}": constant(0), f"process_resident_memory_bytes{{{_NODE}}}": constant(2e7)}
     return series | _second(history) | _alerts(history)
 
 
@@ -355,6 +358,10 @@ def _second(history: History) -> dict[str, Callable[[int], float | None]]:
         f"connection_status{{{labels}}}": while_alive,
         f'connection_info{{address="other:1",critical="true",{labels}}}': while_alive,
         f"up{{{_SECOND}}}": lambda at: int(at < killed),
+        f"process_cpu_seconds_total{{{_SECOND}}}": while_alive,
+        f"process_resident_memory_bytes{{{_SECOND}}}": while_alive,
+        f"process_open_fds{{{_SECOND}}}": while_alive,
+        f"process_max_fds{{{_SECOND}}}": while_alive,
     }
 
 
