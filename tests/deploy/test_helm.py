@@ -237,6 +237,49 @@ def test_the_links_of_the_rules_can_point_elsewhere() -> None:
     assert "$externalURL" not in text
 
 
+def test_tls_and_passwords_reach_the_probes_and_the_scrape() -> None:
+    """With passwords, every route needs one, including those of the probes."""
+    headers = [{"name": "Authorization", "value": "Basic cHJvYmU6cHJvYmU="}]
+    access = {
+        "scheme": "https",
+        "tlsConfig": {"ca": {"secret": {"name": "web", "key": "ca.crt"}}, "serverName": "exporter"},
+        "basicAuth": {
+            "username": {"name": "web", "key": "user"},
+            "password": {"name": "web", "key": "password"},
+        },
+    }
+    made = objects(
+        {
+            "extraArgs": ["--web.config.file=/etc/web/web.yml"],
+            "probes": {"scheme": "HTTPS", "httpHeaders": headers},
+            "serviceMonitor": {"enabled": True, "endpoint": access},
+        }
+    )
+    (container,) = one(made, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        asked = container[probe]["httpGet"]
+        assert (asked["scheme"], asked["httpHeaders"]) == ("HTTPS", headers)
+    (endpoint,) = one(made, "ServiceMonitor")["spec"]["endpoints"]
+    assert access.items() <= endpoint.items()
+    assert endpoint["interval"] == "5s"
+
+
+@pytest.mark.parametrize("sources", [[], None])
+def test_a_network_policy_without_sources_lets_nobody_in(sources: list[Any] | None) -> None:
+    """Kubernetes takes an empty `from` for everybody."""
+    made = objects({"networkPolicy": {"enabled": True, "from": sources}})
+    assert one(made, "NetworkPolicy")["spec"]["ingress"] == []
+
+
+@pytest.mark.parametrize("labels", [{"grafana_dashboard": None}, None])
+def test_dashboards_need_no_labels_of_their_own(labels: dict[str, None] | None) -> None:
+    made = objects({"dashboards": {"enabled": True, "labels": labels, "annotations": None}})
+    metadata = one(made, "ConfigMap", "-overview")["metadata"]
+    assert metadata["labels"]["app.kubernetes.io/name"] == "connection-exporter"
+    assert "grafana_dashboard" not in metadata["labels"]
+    assert "annotations" not in metadata
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
