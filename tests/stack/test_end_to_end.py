@@ -115,6 +115,7 @@ def test_a_fault_and_its_end_are_sent_by_webhook_and_mail(stack: Stack) -> None:
     assert empty_panels(stack) == set()
 
 
+@pytest.mark.timeout(240)
 def test_when_everything_is_down_there_is_one_page(stack: Stack) -> None:
     """ConnectionAllDown is sent, and inhibits the alert of each service."""
     before = len(stack.inbox.reported)
@@ -132,8 +133,9 @@ def test_when_everything_is_down_there_is_one_page(stack: Stack) -> None:
     for server in stack.services.values():
         do(server.start())
     until(stack.all_healthy, within=30)
-    until(lambda: stack.inbox.find("resolved", "ConnectionAllDown", since=before), within=60)
+    until(lambda: stack.inbox.find("resolved", "ConnectionAllDown", since=before), within=120)
     until(lambda: not disconnected(stack), within=30)
+    assert {reported.alert for reported in stack.inbox.reported[before:]} == {"ConnectionAllDown"}
 
 
 def disconnected(stack: Stack) -> list[dict[str, Any]]:
