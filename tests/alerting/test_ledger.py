@@ -8,7 +8,12 @@ from connection_exporter.alerting.text import annotations_of
 from connection_exporter.core.health import Event, Reason, Status
 from connection_exporter.core.retry import Policy
 from connection_exporter.kind import About
+from connection_exporter.kinds import load_text
+from connection_exporter.kinds.registry import build
+from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Report
+from connection_exporter.net import Network
+from connection_exporter.system.clock import SystemClock
 from hypothesis import given
 from hypothesis import strategies as st
 from support.graphs import EVENTS, NAMES, Graph, acyclic, board_of, reachable
@@ -106,6 +111,18 @@ def test_the_text_says_what_since_when_why_who_and_where() -> None:
     )
     assert (text["summary"], text["affected"]) == ("A service is disconnected.", "api_0")
     assert (text["runbook_url"], text["dashboard_url"]) == ("https://wiki/db", "http://monitor:8000")
+
+
+def test_a_service_without_an_address_has_none_in_its_text() -> None:
+    """A heartbeat calls us."""
+    config = load_text("services: {backup: {kind: heartbeat, max_age: 25h, retries: 1}}")
+    board = Board(build(config.services, Network()), SystemClock())
+    board.put("backup", Report(Event.BEGUN))
+    board.put("backup", Report(Event.FAILED, Reason.HEARTBEAT, "no beat for 25h"))
+    text = annotations_of(board, board.record("backup"), since=0.0, external_url="http://monitor:8000")
+    assert text["description"].startswith(
+        "backup (heartbeat) is disconnected since 1970-01-01 00:00:00 UTC: "
+    )
 
 
 def test_a_link_whose_name_is_no_label_is_only_in_the_description() -> None:

@@ -33,7 +33,7 @@ def annotations_of(board: Board, record: Record, *, since: float, external_url: 
     reason = trouble.reason.value if trouble.reason else None
     why = ": ".join(text for text in (reason, trouble.message) if text)
     sentences = [
-        f"{record.name} ({record.service.kind} at {record.service.address}) is disconnected"
+        f"{record.name} ({record.service.kind}{_where(record.service.address)}) is disconnected"
         f" since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S} UTC{f': {why}' if why else ''}.",
         f"Affected: {_listed(affected)}." if affected else "",
         f"{'Also depend' if affected else 'Depend'} on it: {_listed(others)}." if others else "",
@@ -64,6 +64,11 @@ def affected_by(board: Board, name: str) -> tuple[list[str], list[str]]:
         if dependent in board:
             (affected if board.graph.is_caused_by(dependent, name) else others).append(dependent)
     return affected, others
+
+
+def _where(address: str) -> str:
+    """Return the address as part of a sentence; services of some kinds have none, which is a dash."""
+    return "" if address == "-" else f" at {address}"
 
 
 def _listed(names: Sequence[str]) -> str:
