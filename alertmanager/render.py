@@ -417,7 +417,7 @@ def with_routes(route: Section, groups: list[Section]) -> Section:
             severity["routes"] = [
                 {"matchers": [group["matcher"]], "receiver": f"{severity['receiver']}-{group['group']}"}
                 for group in groups
-            ]
+            ] + severity.get("routes", [])
     return {**route, "routes": routes}
 
 

@@ -465,8 +465,21 @@ def test_routes_inherit_the_timing_of_their_severity(tmp_path: Path) -> None:
     result = render(with_routes(tmp_path, "prod: [email]\n"))
     down, page = (r for r in yaml.safe_load(result.stdout)["route"]["routes"] if r["receiver"] == "page")
     assert (down["group_wait"], page["group_wait"]) == ("0s", "1s")
-    for route in (down, page):
-        assert route["routes"] == [{"matchers": ['group="prod"'], "receiver": "page-prod"}]
+    prod = {"matchers": ['group="prod"'], "receiver": "page-prod"}
+    assert down["routes"] == [prod]
+    assert page["routes"] == [prod, *config()["route"]["routes"][3]["routes"]]
+
+
+def test_alerts_without_a_service_are_a_message_each() -> None:
+    """Otherwise the end of one would be a reason to notify of another one again."""
+    without_name = [
+        {"matchers": ['name=""'], "receiver": receiver, "group_by": ["alertname", "instance"]}
+        for receiver in ("page", "ticket")
+    ]
+    routes = config()["route"]["routes"]
+    assert [r for r in routes if "routes" in r] == [routes[3]]
+    assert (routes[3]["matchers"], routes[3]["routes"]) == (['severity="critical"'], without_name[:1])
+    assert routes[-1:] == without_name[1:]
 
 
 def test_no_page_is_looked_at_again_before_the_cluster_has_agreed() -> None:

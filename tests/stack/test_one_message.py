@@ -95,3 +95,20 @@ def test_one_incident_is_one_message_under_either_name() -> None:
         assert it.messages("both") == [down]
         assert it.messages("lease_ends") == [down]
         assert it.messages("breaks_meanwhile") == [down]
+
+
+@pytest.mark.timeout(120)
+def test_the_end_of_one_alert_without_a_service_does_not_repeat_another() -> None:
+    """Prometheus keeps sending the end of an alert for 15 minutes."""
+    with alertmanager() as it:
+        firing, resolved = ("firing", "ConnectionExporterDown"), ("resolved", "ConnectionExporterDown")
+        it.post("ConnectionExporterDown", job="j", instance="first")
+        until(lambda: it.messages("") == [firing], within=40)
+        it.post("ConnectionExporterDown", job="j", instance="first", lease=0)
+        until(lambda: it.messages("") == [firing, resolved], within=60)
+        time.sleep(25)  # until Alertmanager has forgotten it
+        it.post("ConnectionExporterDown", job="j", instance="second")
+        until(lambda: it.messages("") == [firing, resolved, firing], within=40)
+        it.post("ConnectionExporterDown", job="j", instance="first", lease=0)
+        time.sleep(25)
+        assert it.messages("").count(firing) == 2
