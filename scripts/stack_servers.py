@@ -73,6 +73,7 @@ class Prometheus(Server):
             f"--storage.tsdb.path={self.folder / 'data'}",
             "--storage.tsdb.retention.time=45d",
             "--rules.alert.resend-delay=15s",
+            "--rules.alert.for-grace-period=10s",
             f"--web.listen-address=127.0.0.1:{self.port}",
             f"--web.external-url={self.url}",
             f"--web.user-assets={ROOT / 'docs'}",

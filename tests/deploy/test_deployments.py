@@ -187,7 +187,14 @@ def test_alertmanager_gets_every_variable_of_its_renderer() -> None:
 def test_prometheus_keeps_longer_than_the_longest_window() -> None:
     """The default of 15 days would cut the 30 days of the service levels."""
     assert "--storage.tsdb.retention.time=45d" in SERVICES["prometheus"]["command"]
-    assert "--rules.alert.resend-delay=15s" in SERVICES["prometheus"]["command"]
+
+
+def test_prometheus_can_restart_without_an_end_of_its_alerts() -> None:
+    """The stack of the tests shows that it does; it has the same flags."""
+    servers = (ROOT / "scripts" / "stack_servers.py").read_text()
+    for flag in ("--rules.alert.resend-delay=15s", "--rules.alert.for-grace-period=10s"):
+        assert flag in SERVICES["prometheus"]["command"]
+        assert flag in servers
 
 
 def test_the_image_runs_as_somebody_else_and_keeps_nothing_to_build_with() -> None:

@@ -143,6 +143,24 @@ def disconnected(stack: Stack) -> list[dict[str, Any]]:
     return [a for a in stack.alerts() if a["labels"]["alertname"] == "ConnectionDisconnected"]
 
 
+@pytest.mark.timeout(240)
+def test_a_restart_of_prometheus_does_not_end_a_page(stack: Stack) -> None:
+    """Alertmanager holds it for a minute. By then, Prometheus sends it again without waiting for its `for`."""
+    before = len(stack.inbox.reported)
+    do(stack.exporter.kill())
+    until(lambda: stack.inbox.find("firing", "ConnectionExporterDown", since=before), within=90)
+    do(stack.prometheus.stop())
+    time.sleep(30)
+    do(stack.prometheus.start())
+    time.sleep(60)
+    pages = [one.status for one in stack.inbox.reported[before:] if one.alert == "ConnectionExporterDown"]
+    assert pages == ["firing"]
+
+    do(stack.exporter.start())
+    until(lambda: stack.inbox.find("resolved", "ConnectionExporterDown", since=before), within=60)
+    until(stack.all_healthy, within=30)
+
+
 def test_an_exporter_that_is_down_pages_and_sends_no_false_all_clear(stack: Stack) -> None:
     """While it is down, the alert of a service stays active, inhibited by the alert of the exporter."""
     before = len(stack.inbox.reported)
