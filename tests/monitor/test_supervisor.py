@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from connection_exporter.core.health import Event, Reason, Status
 from connection_exporter.core.retry import Policy
-from connection_exporter.kind import Failure, Observation
+from connection_exporter.kind import About, Failure, Observation
 from connection_exporter.monitor.errors import NotRunning, TooSoon, UnknownService
 from connection_exporter.monitor.record import Transition
 from connection_exporter.monitor.supervisor import STOP_WITHIN, Supervisor
@@ -537,3 +537,59 @@ async def test_a_round_in_which_all_sessions_are_lost_makes_no_canary() -> None:
         await supervisor.force_check()
         await asyncio.sleep(1)
         assert {len(check.asked) for check in checks} == {2}, "the first attempt, and the one after the loss"
+
+
+# Dependencies
+
+
+async def after_the_database_recovers(
+    depends_on: dict[str, tuple[str, ...]], **checks: ScriptedCheck
+) -> dict[str, float | None]:
+    """Return when each service became healthy, in seconds after the database, which fails for 40 s; ``None`` if never.
+
+    By then, services that fail from the beginning wait for their next attempt, which is due 26 s later.
+    """
+    database = ScriptedCheck(connects=[REFUSED] * 4)
+    async with running(rand=lambda: 0.5, database=database, **checks) as bench:
+        bench.board.describe({name: About(depends_on=depends_on.get(name, ())) for name in bench.checks})
+        await asyncio.sleep(40)
+        assert {bench.status(name) for name in bench.checks} <= {Status.DISCONNECTED, Status.UNHEALTHY}
+        recovered = bench.clock.wall()
+        await bench.supervisor.force_check("database")
+        await asyncio.sleep(10)
+        healthy = {t.name: t.at - recovered for t in bench.reported if t.status is Status.HEALTHY}
+        return {name: healthy.get(name) for name in checks}
+
+
+@on_virtual_time
+async def test_what_depends_on_a_service_that_has_recovered_is_attempted_at_once() -> None:
+    """Directly or through others, whether its connection is down or its answers are bad."""
+    took = await after_the_database_recovers(
+        {"api": ("database",), "web": ("api",), "page": ("database",)},
+        api=ScriptedCheck(connects=[REFUSED] * 4),
+        web=ScriptedCheck(connects=[REFUSED] * 4),
+        page=ScriptedCheck(probes=[BAD] * 3),
+    )
+    assert took == {name: pytest.approx(0, abs=0.1) for name in ("api", "web", "page")}
+
+
+@on_virtual_time
+async def test_only_what_has_no_other_cause_is_attempted_then() -> None:
+    """Not a service that does not depend on it, or that depends on another one that still fails."""
+    took = await after_the_database_recovers(
+        {"api": ("database", "queue")},
+        api=ScriptedCheck(connects=[REFUSED] * 4),
+        queue=ScriptedCheck(connects=[REFUSED] * 9),
+        other=ScriptedCheck(connects=[REFUSED] * 4),
+    )
+    assert took == {"api": None, "queue": None, "other": None}
+
+
+@on_virtual_time
+async def test_an_attempt_in_flight_is_not_repeated_when_the_cause_recovers() -> None:
+    """It may succeed; if it fails, the usual delay follows."""
+    api = ScriptedCheck(
+        connects=[REFUSED, REFUSED, REFUSED, hang]
+    )  # the last ends a second after the recovery
+    await after_the_database_recovers({"api": ("database",)}, api=api)
+    assert len(api.asked) == 4

@@ -228,7 +228,9 @@ class ServiceConfig(PolicyConfig):
         Field(max_length=10),
     ] = Field({}, description="where to look, as in `{logs: https://…, runbook: https://…}`")
     depends_on: Annotated[list[str], AfterValidator(_names)] = Field(
-        [], description="services without which this one cannot work: no alert starts while one of them fails"
+        [],
+        description="services without which this one cannot work: no alert starts while one of them fails, and it is "
+        "attempted at once when they recover",
     )
 
     @property

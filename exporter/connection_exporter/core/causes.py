@@ -47,6 +47,10 @@ class Causes:
         """Return whether a service is faulty and has a cause."""
         return name in self._faulty and bool(self._below.get(name))
 
+    def is_unexplained(self, name: str) -> bool:
+        """Return whether a service is faulty and has no cause."""
+        return name in self._faulty and not self._below.get(name)
+
     def is_caused_by(self, name: str, cause: str) -> bool:
         """Return whether ``cause`` is one of the causes of a service."""
         return name in self._faulty and cause in self._below.get(name, ())

@@ -104,6 +104,12 @@ class ServiceLoop:
         if self._canary is not None and (canary := self._canary.start()) is not None:
             await asyncio.wait({canary}, timeout=self._attempts.longest)
 
+    def attempt_now(self) -> None:
+        """Make the next attempt now, unless one is in flight."""
+        if not self._in_attempt:
+            self._planned = self._now()
+            self._wakeup.set()
+
     def abandon(self) -> None:
         """Ignore whatever the check still does: its task cannot be stopped."""
         self._over = True

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from connection_exporter.core.health import Event
+from connection_exporter.core.health import Event, Status
 from connection_exporter.core.retry import first_start
 from connection_exporter.kind import Service, takes_beats
 from connection_exporter.monitor.attempt import CLOSE_WITHIN
@@ -19,7 +19,7 @@ from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.deadlines import Deadlines
 from connection_exporter.monitor.errors import NotRunning, TooSoon, UnknownService
 from connection_exporter.monitor.rate_limiter import RateLimiter
-from connection_exporter.monitor.record import Report
+from connection_exporter.monitor.record import Report, Transition
 from connection_exporter.monitor.service_loop import ServiceLoop
 from connection_exporter.system.log import get_logger
 from connection_exporter.system.wakeup import until_next
@@ -59,6 +59,7 @@ class Supervisor:
         self._watchdog: asyncio.Task[None] | None = None
         self._rounds: dict[str | None, asyncio.Task[None]] = {}
         self._round_ended: dict[str | None, float] = {}
+        self._unsubscribe = board.subscribe(self._attempt_affected)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -76,6 +77,7 @@ class Supervisor:
         traceback: TracebackType | None,
     ) -> None:
         self._board.active = False
+        self._unsubscribe()
         if self._watchdog is not None:
             self._watchdog.cancel()
         try:
@@ -207,6 +209,19 @@ class Supervisor:
         finally:
             del self._rounds[name]
             self._round_ended[name] = self._board.clock.monotonic()
+
+    def _attempt_affected(self, transition: Transition) -> None:
+        """If a service is healthy again, attempt those now that depend on it and have no other cause.
+
+        They have often recovered too, but would notice only with their next attempt, by default up to 41 s later.
+        Meanwhile, they would fail without a cause, and people would be paged for each.
+        """
+        if transition.status is not Status.HEALTHY:
+            return
+        graph = self._board.graph
+        for name in graph.dependents(transition.name):
+            if graph.is_unexplained(name) and (loop := self._loops.get(name)) is not None:
+                loop.attempt_now()
 
     def _require_running(self) -> None:
         if not self._board.active:
