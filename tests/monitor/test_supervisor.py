@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 
 import pytest
 from connection_exporter.core.health import Event, Reason, Status
@@ -593,3 +594,34 @@ async def test_an_attempt_in_flight_is_not_repeated_when_the_cause_recovers() ->
     )  # the last ends a second after the recovery
     await after_the_database_recovers({"api": ("database",)}, api=api)
     assert len(api.asked) == 4
+
+
+@on_virtual_time
+async def test_a_canary_is_repeated_at_once_when_the_cause_recovers() -> None:
+    """Otherwise, a service whose canary is bad would stay unhealthy, and page, until its next canary."""
+    api = ScriptedCheck(connects=[GOOD] + [REFUSED] * 4)
+    services = [
+        service(ScriptedCheck(connects=[REFUSED] * 4), POLICY, "database"),
+        service(api, POLICY._replace(canary=3600), "api"),
+    ]
+    board = Journal(services, VirtualClock())
+    board.describe({"database": About(), "api": About(depends_on=("database",))})
+    async with Supervisor(services, board, rand=lambda: 0.5) as supervisor:
+        await asyncio.sleep(2)
+        await supervisor.force_check("api")
+        await asyncio.sleep(38)
+        assert board.record("api").status is Status.UNHEALTHY
+        await supervisor.force_check("database")
+        await asyncio.sleep(1)
+        assert board.record("api").status is Status.HEALTHY
+
+
+@on_virtual_time
+async def test_services_are_attempted_one_after_another_when_their_cause_recovers() -> None:
+    """A thousand probes at once would delay each other, and what they measure."""
+    names = [f"api{number}" for number in range(20)]
+    checks = {name: ScriptedCheck(probes=[BAD] * 3) for name in names}
+    took = await after_the_database_recovers(dict.fromkeys(names, ("database",)), **checks)
+    times = sorted(at for at in took.values() if at is not None)
+    assert len(times) == len(names)
+    assert min(later - sooner for sooner, later in pairwise(times)) > 0.005

@@ -62,6 +62,11 @@ class Canary:
             self._running = self._spawn(self._try_fresh_connection())
         return self._running
 
+    def repeat_bad(self) -> None:
+        """Start a canary now if the last one was bad."""
+        if self._failed:
+            self.start()
+
     def passed(self) -> None:
         """Count a good probe that needed a new connection as a canary."""
         if self._service.policy.canary is not None:

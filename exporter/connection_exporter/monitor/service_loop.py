@@ -105,10 +105,13 @@ class ServiceLoop:
             await asyncio.wait({canary}, timeout=self._attempts.longest)
 
     def attempt_now(self) -> None:
-        """Make the next attempt now, unless one is in flight."""
-        if not self._in_attempt:
-            self._planned = self._now()
-            self._wakeup.set()
+        """Make the next attempt now, and repeat a canary that was bad, unless an attempt is in flight."""
+        if self._in_attempt:
+            return
+        self._planned = self._now()
+        self._wakeup.set()
+        if self._canary is not None:
+            self._canary.repeat_bad()
 
     def abandon(self) -> None:
         """Ignore whatever the check still does: its task cannot be stopped."""

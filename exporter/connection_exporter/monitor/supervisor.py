@@ -136,10 +136,7 @@ class Supervisor:
 
     async def retry(self, names: Sequence[str]) -> None:
         """Check services and run their canaries, one after another within 2 s altogether. Ignores unknown names."""
-        for name in names:
-            if self._board.active and (loop := self._loops.get(name)) is not None:
-                self.spawn(loop.force())
-            await asyncio.sleep(_pause(len(names)))
+        await self._one_by_one(names, lambda loop: self.spawn(loop.force()))
 
     async def check_now(self, names: Iterable[str]) -> None:
         """Check services now, and return when the results are on the board. Ignores unknown names."""
@@ -219,9 +216,8 @@ class Supervisor:
         if transition.status is not Status.HEALTHY:
             return
         graph = self._board.graph
-        for name in graph.dependents(transition.name):
-            if graph.is_unexplained(name) and (loop := self._loops.get(name)) is not None:
-                loop.attempt_now()
+        if affected := [name for name in graph.dependents(transition.name) if graph.is_unexplained(name)]:
+            self.spawn(self._one_by_one(affected, ServiceLoop.attempt_now))
 
     def _require_running(self) -> None:
         if not self._board.active:
@@ -248,14 +244,15 @@ class Supervisor:
             if ahead - before > _JUMP:
                 log.info("resumed_from_suspend", seconds=round(ahead - before, 1))
                 self._batches.recheck_clock()
-                self.spawn(self._wake_all())
+                self.spawn(self._one_by_one(tuple(self._loops), ServiceLoop.recheck_clock))
         died.result()
 
-    async def _wake_all(self) -> None:
-        loops = list(self._loops.values())
-        for loop in loops:
-            loop.recheck_clock()
-            await asyncio.sleep(_pause(len(loops)))
+    async def _one_by_one(self, names: Sequence[str], act: Callable[[ServiceLoop], object]) -> None:
+        """Call ``act`` for one loop after another, within 2 s altogether. Ignores unknown names."""
+        for name in names:
+            if self._board.active and (loop := self._loops.get(name)) is not None:
+                act(loop)
+            await asyncio.sleep(_pause(len(names)))
 
 
 def _continue_beats(service: Service, replaced: Service) -> None:
