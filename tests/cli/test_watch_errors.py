@@ -59,7 +59,7 @@ async def server(
             b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
             "/metrics",
             "http://{host}/metrics/events responds with 404 Not Found: is it a connection-exporter? "
-            "Its address has usually no path: http://{host}/",
+            "Its address usually has no path: http://{host}/",
         ),
         (
             b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
@@ -80,7 +80,7 @@ async def server(
         (
             STREAM + b"\r\n: ready\n\n",
             "",
-            "http://{host} ended the connection before it has sent a board: is it a connection-exporter?",
+            "http://{host} ended the connection before it sent a board: is it a connection-exporter?",
         ),
     ],
 )
@@ -137,7 +137,7 @@ async def test_a_certificate_that_is_not_trusted_is_explained(
         assert await watch(f"https://{host}") == 1
     said = capsys.readouterr().err
     assert said.startswith(f"connection-exporter: the certificate of https://{host} is not valid: ")
-    assert said.endswith(": let SSL_CERT_FILE name a file with its authority\n")
+    assert said.endswith(": set SSL_CERT_FILE to a file that contains its authority\n")
     assert said.count("\n") == 1
 
 

@@ -266,7 +266,7 @@ async def test_an_unknown_path_is_404_and_says_where_all_are_listed() -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("servce=redis", "unknown parameter 'servce': known are service"),
+        ("servce=redis", "unknown parameter 'servce'; known: service"),
         ("service=redis&service=other", "the parameter service is given more than once: keep one"),
     ],
 )
@@ -296,9 +296,7 @@ async def test_the_wrong_method_is_405_and_says_which_is_right(
     async with exporter(config) as (client, monitor):
         response = await client.request(method, path)
         assert monitor.board.forced_checks == 0
-    assert (
-        holds_problem(response, 405) == f"{method} is not possible here: use {' or '.join(sorted(allowed))}"
-    )
+    assert holds_problem(response, 405) == f"{method} is not allowed here: use {' or '.join(sorted(allowed))}"
     assert allowed <= set(response.headers["allow"].split(", "))
 
 

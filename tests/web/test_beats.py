@@ -114,7 +114,7 @@ async def test_what_is_not_understood_is_no_beat() -> None:
             "unknown status 'bad': write ok or fail",
         )
         for query, said in (
-            ("staus=fail", "unknown parameter 'staus': known are status, message"),
+            ("staus=fail", "unknown parameter 'staus'; known: status, message"),
             ("status=ok&status=fail", "the parameter status is given more than once: keep one"),
         ):
             answer = await to.post(f"/heartbeat/nightly_backup?{query}")

@@ -181,7 +181,7 @@ async def _follow(seen: Seen, view: View, pause: float) -> str:
                     failed = 0 if seen.live else failed
                 why = f"{seen.place} ended the connection"
                 if seen.heard is None:
-                    return f"{why} before it has sent a board: {IS_IT}"
+                    return f"{why} before it sent a board: {IS_IT}"
             except _Refused as refused:
                 return str(refused)
             except (httpx.HTTPError, ssl.SSLError, UnicodeError) as error:  # the last: a name in a redirect

@@ -106,7 +106,11 @@ def _tls_problem(error: ssl.SSLError, place: str) -> Problem | None:
         return Problem(f"{place} does not use TLS: write {plain}", is_final=True)
     if isinstance(error, ssl.SSLCertVerificationError):
         text = f"the certificate of {place} is not valid: {error.verify_message.rstrip('.')}"
-        hint = ": let SSL_CERT_FILE name a file with its authority" if error.verify_code in _UNTRUSTED else ""
+        hint = (
+            ": set SSL_CERT_FILE to a file that contains its authority"
+            if error.verify_code in _UNTRUSTED
+            else ""
+        )
         return Problem(text + hint, is_final=True)
     if "CERTIFICATE_REQUIRED" in (error.reason or ""):
         return Problem(f"{place} requires a client certificate, which watch does not have", is_final=True)
@@ -126,7 +130,7 @@ def _or_tls(place: str) -> str:
 
 def _or_no_path(place: str) -> str:
     url = httpx.URL(place)
-    return f" Its address has usually no path: {url.copy_with(path='/')}" if url.path != "/" else ""
+    return f" Its address usually has no path: {url.copy_with(path='/')}" if url.path != "/" else ""
 
 
 def _is_host(host: str) -> bool:

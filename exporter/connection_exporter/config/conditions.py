@@ -145,7 +145,7 @@ def _operand(written: str, comparison: str, value: object) -> Operand:
     if comparison in _WANTED:
         raise ValueError(f"{written}: {comparison} needs {_WANTED[comparison]}")
     known = ", ".join(COMPARISONS)
-    raise ValueError(f"{written}: unknown comparison {comparison!r}: known are {known}")
+    raise ValueError(f"{written}: unknown comparison {comparison!r}; known: {known}")
 
 
 def _pattern(written: str, source: str) -> CompiledPattern:

@@ -218,7 +218,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     status, detail = HTTPStatus(error.status_code), str(error.detail)
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "").split(", ")
-        detail = f"{request.method[:20]} is not possible here: use {' or '.join(sorted(allowed))}"
+        detail = f"{request.method[:20]} is not allowed here: use {' or '.join(sorted(allowed))}"
     elif detail == status.phrase and status is HTTPStatus.NOT_FOUND:
         slash = request.url.path != "/" and request.url.path.endswith("/")
         detail = "there is nothing at this path: " + (

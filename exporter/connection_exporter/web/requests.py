@@ -35,7 +35,7 @@ def wrong_parameter(query: QueryParams, known: Collection[str]) -> str | None:
     """Return what is wrong with a query: a misspelled parameter would otherwise mean the same as none."""
     for name in query:
         if name not in known:
-            return f"unknown parameter {name[:40]!r}: known are {', '.join(known)}"
+            return f"unknown parameter {name[:40]!r}; known: {', '.join(known)}"
         if len(query.getlist(name)) > 1:
             return f"the parameter {name} is given more than once: keep one"
     return None

@@ -171,7 +171,7 @@ def test_printing_the_config_shows_no_secret() -> None:
         ),
         (
             {"expect": {"json": {"a": {"=>": 1}}}},
-            "api.expect.json: a: unknown comparison '=>': known are "
+            "api.expect.json: a: unknown comparison '=>'; known: "
             "==, !=, <, <=, >, >=, in, not_in, matches, not_matches, exists, length, path",
         ),
         ({"expect": {"json": {"a": {}}}}, "api.expect.json: a: a comparison is missing, such as {'>=': 5}"),

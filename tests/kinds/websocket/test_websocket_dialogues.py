@@ -189,15 +189,15 @@ async def test_a_pattern_and_conditions_have_to_hold_for_the_same_message() -> N
     [
         (
             {"on_connect": [{"expect": "(?P<id>a)"}, {"send": "{idd}"}]},
-            "on_connect: step 2 sends a {name} that no earlier expect captures: known are id",
+            "on_connect: step 2 sends a {name} that no earlier expect captures; known: id",
         ),
         (
             {"on_connect": [{"send": "{id}", "expect": "(?P<id>a)"}]},
-            "on_connect: step 1 sends a {name} that no earlier expect captures: known are none",
+            "on_connect: step 1 sends a {name} that no earlier expect captures; known: none",
         ),
         (
             {"on_probe": [{"send": "{id}"}], "on_connect": [{"expect": "(?P<di>a)"}]},
-            "on_probe: step 1 sends a {name} that no earlier expect captures: known are di",
+            "on_probe: step 1 sends a {name} that no earlier expect captures; known: di",
         ),
         ({"on_probe": {"expect_json": {"a..b": 1}}}, "a..b: not a path"),
         ({"on_probe": {"send": "x", "within": "1s"}}, "within needs expect"),

@@ -116,9 +116,7 @@ def _references_are_captured(config: "WebsocketConfig") -> str | None:
     for key, index, step in steps:
         if any(name not in captured for name in step.references):
             known = ", ".join(captured) or "none"
-            return (
-                f"{key}: step {index + 1} sends a {{name}} that no earlier expect captures: known are {known}"
-            )
+            return f"{key}: step {index + 1} sends a {{name}} that no earlier expect captures; known: {known}"
         captured |= dict.fromkeys(step.groups)
     return None
 
