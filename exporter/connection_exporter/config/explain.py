@@ -167,9 +167,8 @@ def _expected(detail: Any, written: Tree) -> str:
         return str(context["expected"])
     if kind == "string_type" and isinstance(written, bool | int | float):
         return "text: put it in quotes"
-    if (
-        kind == "too_short" and context["field_type"] == "Value"
-    ):  # a secret, whose characters pydantic takes for items
+    # The length of a secret, whose characters pydantic takes for items.
+    if kind == "too_short" and context["field_type"] == "Value":
         return _WANTED["string_too_short"]
     if kind in ("too_short", "too_long"):
         word, limit = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")

@@ -75,10 +75,9 @@ def _look_up(host: str, ip_version: IpVersion) -> tuple[str, ...]:
         )
         addresses = tuple(dict.fromkeys(with_scope(address) for *_, address in found))
     except Exception as error:
+        # As in browsers and curl (RFC 6761, 6.3). Few resolvers know the names below localhost.
         if f".{to_ascii(host)}".removesuffix(".").endswith(".localhost"):
-            return _LOOPBACK[
-                ip_version
-            ]  # as in browsers and curl (RFC 6761, 6.3); few resolvers know these names
+            return _LOOPBACK[ip_version]
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         problem = f"{shown} does not resolve{wanted}: {text or type(error).__name__}"
         raise Failure(Reason.DNS, problem) from error

@@ -249,6 +249,8 @@ class HeartbeatAge:
     ahead, or one that was touched before the clock of this machine was set back.
     """
 
+    __slots__ = ("_at", "_beat")
+
     def __init__(self) -> None:
         self._beat: float | None = None
         self._at = 0.0
