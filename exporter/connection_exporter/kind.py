@@ -7,6 +7,7 @@ it saw.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -234,6 +235,12 @@ class Service:
         object.__setattr__(self, "address", check.address)
         object.__setattr__(self, "look_every", check.look_every if isinstance(check, LooksOut) else None)
         object.__setattr__(self, "notices_after", check.notices_after() if takes_beats(check) else None)
+
+    def with_about(self, about: About) -> Self:
+        """Return the service with another ``about``. Unlike `dataclasses.replace`, do not read the check again."""
+        service = copy(self)
+        object.__setattr__(service, "about", about)
+        return service
 
     @property
     def detection_bounds(self) -> dict[Fault, float]:

@@ -257,7 +257,7 @@ async def test_a_check_that_cannot_continue_from_another_is_replaced_all_the_sam
 
 
 async def test_properties_of_a_check_that_raise_later_harm_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read once, so neither a scrape nor /health/detailed nor an alert finds out."""
+    """They are read once, so neither a scrape nor /health/detailed nor an alert nor a reload finds out."""
 
     class Later(TakingBeats):
         pass
@@ -272,3 +272,5 @@ async def test_properties_of_a_check_that_raise_later_harm_nobody(monkeypatch: p
             record = monitor.board.record("bad")
             text = annotations_of(monitor.board, record, since=0.0, external_url="http://it")["description"]
             assert text.startswith("bad (http at it:1) is disconnected")
+            await monitor.reload(config("bad", kind="http", more=f", description: {Later.place}"))
+            assert monitor.board.record("bad").service.about.description == Later.place

@@ -6,7 +6,6 @@ The board must not do I/O, and knows no check and no publisher.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from itertools import chain, count, islice, starmap
 from math import inf
 from typing import Final
@@ -96,7 +95,7 @@ class Board:
         for record in self._records.values():
             self.graph.update(record.name, is_faulty=_is_faulty(record.status))
         for record in self._records.values():
-            record.service = replace(record.service, about=abouts.get(record.name, record.service.about))
+            record.service = record.service.with_about(abouts.get(record.name, record.service.about))
             record.graph = self.graph
             record.version += 1
 
