@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -36,7 +36,8 @@ from connection_exporter.kinds.registry import build
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Histogram, Record, Report
 from connection_exporter.net import Network
-from connection_exporter.web.coding import ZSTD, Compressor, Text
+from connection_exporter.web import exposition as exposition_module
+from connection_exporter.web.coding import ZSTD, Compressor, Piece, Text
 from connection_exporter.web.exposition import Exposition, Rendering
 from connection_exporter.web.own_metrics import OwnMetrics
 from connection_exporter.web.rendering import Slices
@@ -881,3 +882,24 @@ async def test_a_rendering_of_a_thousand_services_lets_the_loop_run() -> None:
         worst.append(max(stalls) / whole)
     assert min(worst) < 0.5, "one slice took more than half of the whole"
     assert (await rendering).body == expected(board)[0]
+
+
+async def test_the_loop_runs_while_a_response_is_encoded(
+    monkeypatch: pytest.MonkeyPatch, board: Board
+) -> None:
+    """Also while pieces are put together: a thread would keep the interpreter's lock for all of them."""
+    turns, seen = 0, []
+
+    def slowly(pieces: Iterable[Piece]) -> Iterator[bytes]:
+        for _ in range(10):
+            seen.append(turns)
+            time.sleep(0.002)
+            yield b"a part"
+
+    monkeypatch.setattr(exposition_module, "CODINGS", {"identity": slowly, "gzip": slowly})
+    rendering = asyncio.create_task(Exposition(board, own_registry()).answer(None, "gzip"))
+    while not rendering.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert len(set(seen)) == 10
+    assert (await rendering).body == b"a part" * 10

@@ -14,10 +14,9 @@ from prometheus_client.openmetrics import exposition as openmetrics_format
 
 from connection_exporter.kind import MetricType
 from connection_exporter.monitor.board import Board
-from connection_exporter.system.threads import run_in_pool
 from connection_exporter.web.coding import CODINGS, Compressor, Piece, Text, offered
 from connection_exporter.web.lines import Sheet
-from connection_exporter.web.rendering import Shared, Slices, in_parts
+from connection_exporter.web.rendering import Parts, Shared, Slices
 from connection_exporter.web.requests import content_coding, wants_openmetrics
 from connection_exporter.web.samples import Family
 
@@ -68,15 +67,20 @@ class Exposition:
     async def _render(self, *, openmetrics: bool, coding: str) -> Rendering:
         content_type, encode = _FORMATS[openmetrics]
         compressor = Compressor() if coding == "gzip" else None
-        async with self._turn:  # the variants share the lines
-            pieces = await self._services(openmetrics=openmetrics, compressor=compressor)
-        await asyncio.sleep(0)  # the registry takes half a slice
-        pieces.append(encode(self._registry))
-        parts = await run_in_pool(lambda: in_parts(CODINGS[coding](pieces)))
-        return Rendering(content_type, tuple(parts), coding)
-
-    async def _services(self, *, openmetrics: bool, compressor: Compressor | None) -> list[Piece]:
         slices = Slices(self._board)
+        async with self._turn:  # the variants share the lines
+            pieces = await self._services(slices, openmetrics=openmetrics, compressor=compressor)
+        await slices.pause()  # the registry takes half a slice
+        pieces.append(encode(self._registry))
+        parts = Parts()
+        for piece in CODINGS[coding](pieces):  # in a thread, it would keep the interpreter's lock for 3 ms
+            parts.add(piece)
+            await slices.pause_if_due()
+        return Rendering(content_type, tuple(parts.all()), coding)
+
+    async def _services(
+        self, slices: Slices, *, openmetrics: bool, compressor: Compressor | None
+    ) -> list[Piece]:
         await self._sheet.renew(slices, compressor)
         pieces: list[Piece] = []
         for family, lines in self._sheet.families():

@@ -244,17 +244,37 @@ def _joined(texts: list[bytes], *, is_first: bool) -> bytes:
     return b", ".join(texts if is_first else [b"", *texts])
 
 
-def in_parts(pieces: Iterable[bytes]) -> list[bytes]:
-    """Cut what is longer than one part, and join what is much shorter."""
-    parts: list[bytes] = []
-    short = bytearray()
-    for piece in pieces:
+class Parts:
+    """Takes pieces of a response, cuts what is longer than one part, and joins what is much shorter."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._short = bytearray()
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece to the end."""
         is_short = len(piece) < _PART // 4  # what is not is not copied
-        if short and not (is_short and len(short) + len(piece) <= _PART):
-            parts.append(bytes(short))
-            short.clear()
+        if self._short and not (is_short and len(self._short) + len(piece) <= _PART):
+            self._end_part()
         if is_short:
-            short += piece
+            self._short += piece
         else:
-            parts.extend(piece[at : at + _PART] for at in range(0, len(piece), _PART))
-    return [*parts, bytes(short)] if short else parts
+            self._parts.extend(piece[at : at + _PART] for at in range(0, len(piece), _PART))
+
+    def all(self) -> list[bytes]:
+        """Return all parts, after the last piece."""
+        self._end_part()
+        return self._parts
+
+    def _end_part(self) -> None:
+        if self._short:
+            self._parts.append(bytes(self._short))
+            self._short.clear()
+
+
+def in_parts(pieces: Iterable[bytes]) -> list[bytes]:
+    """Return `Parts` of these pieces."""
+    parts = Parts()
+    for piece in pieces:
+        parts.add(piece)
+    return parts.all()
