@@ -213,7 +213,7 @@ class Supervisor:
         They have often recovered too, but would notice only with their next attempt, by default up to 41 s later.
         Meanwhile, they would fail without a cause, and people would be paged for each.
         """
-        if transition.status is not Status.HEALTHY:
+        if transition.status is not Status.HEALTHY or not self._board.active:
             return
         graph = self._board.graph
         if affected := [name for name in graph.dependents(transition.name) if graph.is_unexplained(name)]:
