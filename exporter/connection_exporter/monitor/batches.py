@@ -48,7 +48,7 @@ class Batches:
         self.slots = _FEWEST
         """Slots of an interval."""
         self._origin = origin
-        self._due: dict[float, _Slot] = {}  # those that are to come and somebody waits for
+        self._due: dict[float, _Slot] = {}  # future slots, each with at least one waiter
         self._ready: deque[tuple[str, asyncio.Future[bool]]] = deque()
         self._queues: dict[str, deque[asyncio.Future[bool]]] = {}  # of each address that is being checked
         self._timers: dict[str, asyncio.TimerHandle] = {}  # of the queues in which somebody has waited

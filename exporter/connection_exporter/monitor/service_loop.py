@@ -179,7 +179,7 @@ class ServiceLoop:
                 return session
             if now >= canary.due:
                 canary.start()
-            self._end_attempt()  # there is none: no check waits for a canary, or for a turn that came too early
+            self._end_attempt()  # passes the turn on: no check waits for a canary, or for a turn that came too early
 
     def _notice_loss_of(self, session: Session) -> None:
         self._lost = session.lost

@@ -90,8 +90,8 @@ def judge(config: PostgresqlConfig, answer: Answer, details: dict[str, Json]) ->
     if answer.boolean:
         value = {"t": "true", "f": "false"}.get(value or "", value)
     if expected is not None and not _equal(value, expected):
-        none = "NULL" if answer.row else "no value"
-        shown = none if value is None else repr(value[:100])
+        absent = "NULL" if answer.row else "no value"
+        shown = absent if value is None else repr(value[:100])
         return Observation(Reason.EXPECT, f"the query gave {shown}, not {_as_text(expected)!r}", details)
     role = details.get("role", "server of unknown role")
     if config.expect.role is not None and role != config.expect.role:
@@ -127,6 +127,6 @@ def _number(text: str | None) -> float | None:
 
 
 def _count(text: str | None) -> int | None:
-    """Return a count; ``None`` for NULL and for what is none, such as the -1 of some relatives of PostgreSQL."""
+    """Return a count, or ``None`` for NULL and for a number out of range: some relatives of PostgreSQL send -1."""
     number = _number(text)
     return int(number) if number is not None and 0 <= number <= _LARGEST_COUNT else None

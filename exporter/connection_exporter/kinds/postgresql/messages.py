@@ -156,7 +156,7 @@ def _old_error(rest: bytes) -> bytes:
     """Return the fields of an error in the format of version 2, of which ``rest`` is what follows the type.
 
     All versions of PostgreSQL use it when they cannot start a process for a connection (report_fork_failure_to_client),
-    because there is none that could read which version the client speaks.
+    because only such a process would read which version the client speaks.
     """
     text, _, _ = rest.partition(b"\0")
     return b"SFATAL\0M" + text.strip() + b"\0"
