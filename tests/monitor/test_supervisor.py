@@ -625,3 +625,84 @@ async def test_services_are_attempted_one_after_another_when_their_cause_recover
     times = sorted(at for at in took.values() if at is not None)
     assert len(times) == len(names)
     assert min(later - sooner for sooner, later in pairwise(times)) > 0.005
+
+
+@on_virtual_time
+async def test_healthy_dependencies_of_a_service_that_fails_are_checked_at_once() -> None:
+    """Directly or through others. A frozen one would show it only in its next probe, 27 s later."""
+    checks = {
+        "frozen": ScriptedCheck(connects=[GOOD] + [REFUSED] * 9),
+        "proxy": ScriptedCheck(),
+        "api": ScriptedCheck(connects=[GOOD] + [REFUSED] * 9),
+        "other": ScriptedCheck(),
+    }
+    depends_on = {"proxy": ("frozen",), "api": ("proxy",)}
+    async with running(rand=lambda: 0.5, **checks) as bench:
+        bench.board.describe({name: About(depends_on=depends_on.get(name, ())) for name in checks})
+        await asyncio.sleep(20)
+        assert {bench.status(name) for name in checks} == {Status.HEALTHY}
+        before, broke = bench.probes(), bench.clock.wall()
+        checks["frozen"].probes.append(hang)
+        checks["api"].made[-1].lose()
+        await asyncio.sleep(6)
+        since = {t.name: t.at - broke for t in bench.reported if t.at >= broke}
+        assert since == {"api": pytest.approx(0, abs=0.1), "frozen": pytest.approx(5, abs=0.1)}
+        assert bench.board.record("api").causes == ("frozen",)
+        assert bench.probes() == {**before, "frozen": before["frozen"] + 1, "proxy": before["proxy"] + 1}
+
+
+@on_virtual_time
+async def test_a_canary_shows_that_a_dependency_lets_nobody_log_in() -> None:
+    """Its held session answers, but a service that needs a new connection fails."""
+    database = ScriptedCheck(connects=[GOOD] + [REFUSED] * 9)
+    api = ScriptedCheck(probes=[GOOD, BAD])
+    services = [
+        service(database, POLICY._replace(canary=3600), "database"),
+        service(api, POLICY, "api"),
+    ]
+    board = Journal(services, VirtualClock())
+    board.describe({"database": About(), "api": About(depends_on=("database",))})
+    async with Supervisor(services, board, rand=lambda: 0.5) as supervisor:
+        await asyncio.sleep(4)
+        await supervisor.force_check("api")
+        await asyncio.sleep(0.1)
+        assert board.record("database").status is Status.UNHEALTHY
+        assert board.record("api").causes == ("database",)
+
+
+@on_virtual_time
+async def test_a_dependency_is_checked_once_a_second_however_many_fail() -> None:
+    """And once more after the last one has failed: it may have frozen with that one."""
+    checks = {f"api{number}": ScriptedCheck(connects=[GOOD] + [REFUSED] * 9) for number in range(40)}
+    database = ScriptedCheck()
+    async with running(rand=lambda: 0.5, database=database, **checks) as bench:
+        bench.board.describe(
+            {"database": About()} | {name: About(depends_on=("database",)) for name in checks}
+        )
+        await asyncio.sleep(20)
+        (session,) = database.made
+        began, known = asyncio.get_running_loop().time(), len(session.probed)
+        for check in checks.values():
+            last = asyncio.get_running_loop().time()
+            check.made[-1].lose()
+            await asyncio.sleep(0.045)
+        await asyncio.sleep(2)
+        since = [at - began for at in session.probed[known:]]
+        assert since == pytest.approx([0, 1, 2], abs=0.05)
+        assert session.probed[-1] > last
+
+
+@pytest.mark.parametrize(
+    "database", [ScriptedCheck(connects=[REFUSED] * 99), ScriptedCheck(probes=[BAD] * 99)]
+)
+@on_virtual_time
+async def test_a_dependency_that_has_failed_is_not_checked_again(database: ScriptedCheck) -> None:
+    """It explains the fault already, and its own delays hold."""
+    api = ScriptedCheck()
+    async with running(database=database, api=api) as bench:
+        bench.board.describe({"database": About(), "api": About(depends_on=("database",))})
+        await asyncio.sleep(70)
+        before = len(database.asked), bench.probes()["database"]
+        api.made[-1].lose()
+        await asyncio.sleep(0.5)
+        assert (len(database.asked), bench.probes()["database"]) == before

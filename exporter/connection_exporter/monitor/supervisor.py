@@ -32,6 +32,8 @@ _JUMP: Final = 1.0
 """Seconds by which the board's clock runs ahead of the event loop's before it counts as a suspend."""
 _ROUND_EVERY: Final = 1.0
 """Seconds from the end of one forced round to the earliest start of the next."""
+_SUSPECT_EVERY: Final = 1.0
+"""Seconds from the end of one check of a dependency that may be the cause of a fault to the next such check."""
 _BETWEEN_SERVICES: Final = 0.01
 _ALL_WITHIN: Final = 2.0
 
@@ -59,7 +61,9 @@ class Supervisor:
         self._watchdog: asyncio.Task[None] | None = None
         self._rounds: dict[str | None, asyncio.Task[None]] = {}
         self._round_ended: dict[str | None, float] = {}
-        self._unsubscribe = board.subscribe(self._attempt_affected)
+        self._suspects: dict[str, bool] = {}
+        """Dependencies that are checked because a service failed, and whether another one has failed meanwhile."""
+        self._unsubscribe = board.subscribe(self._attempt_related)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -207,17 +211,46 @@ class Supervisor:
             del self._rounds[name]
             self._round_ended[name] = self._board.clock.monotonic()
 
-    def _attempt_affected(self, transition: Transition) -> None:
-        """If a service is healthy again, attempt those now that depend on it and have no other cause.
+    def _attempt_related(self, transition: Transition) -> None:
+        """Attempt those services now whose status a transition of another one puts in question."""
+        if not self._board.active:
+            return
+        if transition.status is Status.HEALTHY:
+            self._attempt_affected(transition.name)
+        elif transition.status is not Status.UNKNOWN:
+            for name in self._board.graph.dependencies(transition.name):
+                self._suspect(name)
+
+    def _attempt_affected(self, recovered: str) -> None:
+        """Attempt the services that depend on one that is healthy again, and have no other cause.
 
         They have often recovered too, but would notice only with their next attempt, by default up to 41 s later.
         Meanwhile, they would fail without a cause, and people would be paged for each.
         """
-        if transition.status is not Status.HEALTHY or not self._board.active:
-            return
         graph = self._board.graph
-        if affected := [name for name in graph.dependents(transition.name) if graph.is_unexplained(name)]:
+        if affected := [name for name in graph.dependents(recovered) if graph.is_unexplained(name)]:
             self.spawn(self._one_by_one(affected, ServiceLoop.attempt_now))
+
+    def _suspect(self, name: str) -> None:
+        """Check a healthy dependency of a service that fails, or check it again after the check that is running.
+
+        A dependency that is frozen, or lets nobody log in, would show it only in its next probe or canary. Until then,
+        the service would fail without a cause, and people would be paged for it.
+        """
+        if name in self._suspects:
+            self._suspects[name] = True
+        elif self._board.is_healthy(name):
+            self._suspects[name] = False
+            self.spawn(self._check_suspect(name))
+
+    async def _check_suspect(self, name: str) -> None:
+        again = True
+        while again and self._board.is_healthy(name):
+            self._suspects[name] = False
+            await self.check_now([name])
+            await asyncio.sleep(_SUSPECT_EVERY)
+            again = self._suspects[name]
+        del self._suspects[name]
 
     def _require_running(self) -> None:
         if not self._board.active:
