@@ -11,7 +11,6 @@ from math import inf
 from typing import Any
 
 from connection_exporter.core.health import Event, Reason
-from connection_exporter.core.retry import backoff, recheck, reconnects_at_once
 from connection_exporter.kind import Failure, Service, Session, TooEarly
 from connection_exporter.monitor.attempt import (
     Attempts,
@@ -27,10 +26,11 @@ from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.canary import Canary
 from connection_exporter.monitor.deadlines import Deadlines
 from connection_exporter.monitor.lookout import look_out
+from connection_exporter.monitor.plan import Plan
 from connection_exporter.monitor.rate_limiter import RateLimiter
 from connection_exporter.monitor.record import Report
 from connection_exporter.system.log import get_logger
-from connection_exporter.system.wakeup import TICK, Wakeup
+from connection_exporter.system.wakeup import Wakeup
 
 log = get_logger(__name__)
 
@@ -67,9 +67,7 @@ class ServiceLoop:
         self._address = service.address
         self._loop = asyncio.get_running_loop()
         self._wakeup = Wakeup()
-        self._planned = self._now() + delay
-        self._spread_next = True
-        self._bad_answers = 0
+        self._plan = Plan(self._policy, batches, now=self._now, rand=rand, delay=delay)
         self._in_attempt = False
         self._in_batch = False
         self._forced: asyncio.Future[None] | None = None  # ends with the attempt that is forced
@@ -108,7 +106,7 @@ class ServiceLoop:
         """Make the next attempt now, and repeat a canary that was bad, unless an attempt is in flight."""
         if self._in_attempt:
             return
-        self._planned = self._now()
+        self._plan.attempt_now()
         self._wakeup.set()
         if self._canary is not None:
             self._canary.repeat_bad()
@@ -158,7 +156,7 @@ class ServiceLoop:
         Canaries start here. If one finds that the name leads elsewhere, its connection replaces the session: no loss.
         """
         while True:
-            slot, turn = min(self._planned, canary.due), self._wakeup.waiter(self._loop)
+            slot, turn = min(self._plan.due, canary.due), self._wakeup.waiter(self._loop)
             self._batches.join(slot, self._now(), self._address, turn)
             try:
                 await turn
@@ -175,7 +173,7 @@ class ServiceLoop:
             if session.lost.done():
                 raise valid_failure(session.lost.result())
             now = self._now()
-            if now >= self._planned or self._forced is not None:
+            if now >= self._plan.due or self._forced is not None:
                 return session
             if now >= canary.due:
                 canary.start()
@@ -198,10 +196,10 @@ class ServiceLoop:
 
     async def _wait_until_planned(self) -> None:
         """Wait until the next attempt is due or forced, or until an absent service is seen."""
-        if self._forced is not None or self._planned <= self._now():
+        if self._forced is not None or self._plan.due <= self._now():
             return
         in_sight, look_every = await look_out(self._service)
-        while self._forced is None and (left := self._planned - self._now()) > 0:
+        while self._forced is None and (left := self._plan.due - self._now()) > 0:
             await self._wakeup.wait(min(left, look_every))
             if look_every < inf:
                 was_in_sight = in_sight
@@ -217,10 +215,9 @@ class ServiceLoop:
             reason = Reason.SLOW
             message = f"answered after {latency:.3f} s, more than max_latency {limit:g} s"
         log.debug("probe", name=self._service.name, reason=reason, latency=latency)
-        self._bad_answers = 0 if reason is None else self._bad_answers + 1
-        self._plan_probe()
+        self._plan.probe_again(good=reason is None)
         event = Event.ANSWERED_GOOD if reason is None else Event.ANSWERED_BAD
-        self._put(Report(event, reason, message, observation, latency, held, self._planned))
+        self._put(Report(event, reason, message, observation, latency, held, self._plan.due))
         if observation.fresh and held and reason is None and self._canary is not None:
             self._canary.passed()
         self._end_attempt()
@@ -230,45 +227,29 @@ class ServiceLoop:
         if failure.reason is Reason.INTERNAL:
             self._crashed(failure)
         elif isinstance(failure, TooEarly):
-            self._planned = self._now() + max(failure.seconds, TICK)
-            self._put(Report(Event.BEGUN, message=failure.message, next_attempt=self._planned))
+            self._plan.attempt_after(failure.seconds)
+            self._put(Report(Event.BEGUN, message=failure.message, next_attempt=self._plan.due))
         elif self._canary is None or not self._service.traits.holds_session:
-            self._plan_retry(failed=1)
-            self._put(Report(Event.FAILED, failure.reason, failure.message, next_attempt=self._planned))
+            self._plan.retry(failures=self._failures + 1)
+            self._put(Report(Event.FAILED, failure.reason, failure.message, next_attempt=self._plan.due))
         else:
-            if reconnects_at_once(self._policy, session_age=self._now() - self._session_since):
-                self._planned = self._now()
-            else:
-                self._plan_retry(failed=0)
-            self._put(Report(Event.LOST, failure.reason, failure.message, next_attempt=self._planned))
+            age = self._now() - self._session_since
+            self._plan.reconnect(session_age=age, failures=self._failures)
+            self._put(Report(Event.LOST, failure.reason, failure.message, next_attempt=self._plan.due))
 
     def _crashed(self, error: BaseException) -> None:
-        self._plan_retry(failed=1)
+        self._plan.retry(failures=self._failures + 1)
         if isinstance(error, Failure):
             message = error.message
         else:
             message = f"{origin(error)}; the exporter's log has more"
             log.error("check_crashed", name=self._service.name, kind=self._service.kind, exc_info=error)
-        self._put(Report(Event.CRASHED, Reason.INTERNAL, message, next_attempt=self._planned))
+        self._put(Report(Event.CRASHED, Reason.INTERNAL, message, next_attempt=self._plan.due))
 
-    def _plan_probe(self) -> None:
-        """Plan the next probe: one interval after the last, or earlier if the answers are bad.
-
-        The second probe, and the first one after a pause of more than an interval, start in a random slot. A forced
-        probe leaves the plan as it is.
-        """
-        now, interval = self._now(), self._policy.interval
-        if self._bad_answers:
-            self._planned = now + recheck(self._policy, bad_answers=self._bad_answers)
-        elif self._spread_next or now - self._planned > interval:
-            self._planned = self._batches.random_slot(now, interval, rand=self._rand())
-        elif self._planned <= now:
-            self._planned = self._batches.slot_until(self._planned + interval, interval)
-        self._spread_next = False
-
-    def _plan_retry(self, *, failed: int) -> None:
-        failures = self._board.retry_count(self._service.name) + failed
-        self._planned = self._now() + backoff(self._policy, failures=failures, rand=self._rand())
+    @property
+    def _failures(self) -> int:
+        """How many attempts in a row have failed, as the board counts them."""
+        return self._board.retry_count(self._service.name)
 
     def _end_attempt(self) -> None:
         if self._in_batch:  # also without an attempt: the session may be lost first
