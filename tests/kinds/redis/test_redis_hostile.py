@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.attempts import attempt, held
 from support.hostile import assert_iterations_are_short, flooding
-from support.redis_servers import answering, check_of
+from support.redis_servers import HEALTHY, answering, check_of
 from support.streams import serving
 
 KIB = 1024
@@ -128,6 +128,14 @@ def test_a_type_that_resp2_does_not_have_is_refused(first: bytes) -> None:
     with pytest.raises(Failure) as raised:
         replies_of(first + b"1\r\n+a\r\n+b\r\n")
     assert raised.value.reason is Reason.PROTOCOL
+
+
+async def test_an_error_without_a_text_has_a_message() -> None:
+    """An empty one would tell people nothing."""
+    async with serving(answering(HEALTHY.replace(b"+PONG", b"-"))) as port:
+        result = await attempt(check_of(port))
+    assert result.reason is Reason.QUERY
+    assert result.message == "an error without a text"
 
 
 def test_more_replies_than_requested_are_refused() -> None:

@@ -90,7 +90,7 @@ def refusal_of(line: str) -> Refusal:
     by_text = (reason for beginning, reason in _BY_TEXT if line.startswith(beginning))
     reason = _BY_CODE.get(code) or next(by_text, Reason.QUERY)
     fatal = code == "DENIED" or (reason in _FATAL and not line.startswith(WRONG_NUMBER))
-    return Refusal(reason, line[:_LONGEST_MESSAGE], fatal)
+    return Refusal(reason, line[:_LONGEST_MESSAGE] or "an error without a text", fatal)
 
 
 def _next(parser: hiredis.Reader) -> Reply:
