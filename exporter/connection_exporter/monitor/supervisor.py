@@ -10,16 +10,17 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from connection_exporter.core.health import Event, Status
+from connection_exporter.core.health import Event
 from connection_exporter.core.retry import first_start
 from connection_exporter.kind import Service, takes_beats
 from connection_exporter.monitor.attempt import CLOSE_WITHIN
 from connection_exporter.monitor.batches import Batches
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.deadlines import Deadlines
+from connection_exporter.monitor.dependencies import Dependencies
 from connection_exporter.monitor.errors import NotRunning, TooSoon, UnknownService
 from connection_exporter.monitor.rate_limiter import RateLimiter
-from connection_exporter.monitor.record import Report, Transition
+from connection_exporter.monitor.record import Report
 from connection_exporter.monitor.service_loop import ServiceLoop
 from connection_exporter.system.log import get_logger
 from connection_exporter.system.wakeup import until_next
@@ -32,8 +33,6 @@ _JUMP: Final = 1.0
 """Seconds by which the board's clock runs ahead of the event loop's before it counts as a suspend."""
 _ROUND_EVERY: Final = 1.0
 """Seconds from the end of one forced round to the earliest start of the next."""
-_SUSPECT_EVERY: Final = 1.0
-"""Seconds from the end of one check of a dependency that may be the cause of a fault to the next such check."""
 _BETWEEN_SERVICES: Final = 0.01
 _ALL_WITHIN: Final = 2.0
 
@@ -61,9 +60,9 @@ class Supervisor:
         self._watchdog: asyncio.Task[None] | None = None
         self._rounds: dict[str | None, asyncio.Task[None]] = {}
         self._round_ended: dict[str | None, float] = {}
-        self._suspects: dict[str, bool] = {}
-        """Dependencies that are checked because a service failed, and whether another one has failed meanwhile."""
-        self._unsubscribe = board.subscribe(self._attempt_related)
+        self._dependencies = Dependencies(
+            board, spawn=self.spawn, attempt_now=self._attempt_now, check_now=self.check_now
+        )
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -81,7 +80,7 @@ class Supervisor:
         traceback: TracebackType | None,
     ) -> None:
         self._board.active = False
-        self._unsubscribe()
+        self._dependencies.stop()
         if self._watchdog is not None:
             self._watchdog.cancel()
         try:
@@ -211,46 +210,8 @@ class Supervisor:
             del self._rounds[name]
             self._round_ended[name] = self._board.clock.monotonic()
 
-    def _attempt_related(self, transition: Transition) -> None:
-        """Attempt those services now whose status a transition of another one puts in question."""
-        if not self._board.active:
-            return
-        if transition.status is Status.HEALTHY:
-            self._attempt_affected(transition.name)
-        elif transition.status is not Status.UNKNOWN:
-            for name in self._board.graph.dependencies(transition.name):
-                self._suspect(name)
-
-    def _attempt_affected(self, recovered: str) -> None:
-        """Attempt the services that depend on one that is healthy again, and have no other cause.
-
-        They have often recovered too, but would notice only with their next attempt, by default up to 41 s later.
-        Meanwhile, they would fail without a cause, and people would be paged for each.
-        """
-        graph = self._board.graph
-        if affected := [name for name in graph.dependents(recovered) if graph.is_unexplained(name)]:
-            self.spawn(self._one_by_one(affected, ServiceLoop.attempt_now))
-
-    def _suspect(self, name: str) -> None:
-        """Check a healthy dependency of a service that fails, or check it again after the check that is running.
-
-        A dependency that is frozen, or lets nobody log in, would show it only in its next probe or canary. Until then,
-        the service would fail without a cause, and people would be paged for it.
-        """
-        if name in self._suspects:
-            self._suspects[name] = True
-        elif self._board.is_healthy(name):
-            self._suspects[name] = False
-            self.spawn(self._check_suspect(name))
-
-    async def _check_suspect(self, name: str) -> None:
-        again = True
-        while again and self._board.is_healthy(name):
-            self._suspects[name] = False
-            await self.check_now([name])
-            await asyncio.sleep(_SUSPECT_EVERY)
-            again = self._suspects[name]
-        del self._suspects[name]
+    async def _attempt_now(self, names: Sequence[str]) -> None:
+        await self._one_by_one(names, ServiceLoop.attempt_now)
 
     def _require_running(self) -> None:
         if not self._board.active:
