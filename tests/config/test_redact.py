@@ -52,6 +52,7 @@ ECHOES: Final[dict[str, Callable[[str], str]]] = {
     "upper hex": lambda s: s.encode().hex().upper(),
     "upper case": str.upper,
     "lower case": str.lower,
+    "without case": str.casefold,
     "latin-1": lambda s: s.encode().decode("latin-1"),
     "SQL": lambda s: s.replace("'", "''"),
 }
@@ -72,6 +73,9 @@ SECRETS = st.text(
 )
 @example("p@ss w/ö\"rd'%41\\\n+x😀", "JSON in JSON", "")
 @example("ab%2541\\x41&lt;", "percent twice", "")
+@example("İstanbul", "lower case", "")
+@example("İẞİẞſßİẞſß", "without case", "")
+@example("ßſﬁßſﬁßſﬁ", "upper case", "")
 def test_no_echo_shows_the_secret(secret: str, name: str, around: str) -> None:
     """In whichever of the usual encodings a server sends it back."""
     echo = ECHOES[name](secret)

@@ -196,7 +196,7 @@ def _fold(text: str) -> str:
 def _spellings(secret: str) -> Iterator[str]:
     """Yield a secret, and what it may become in transit that undoing escapes does not undo."""
     raw = secret.encode("utf-8", "replace")
-    forms = {secret, secret.strip(), raw.decode("latin-1"), secret.upper()}
+    forms = {secret, secret.strip(), raw.decode("latin-1"), secret.upper(), secret.lower(), secret.casefold()}
     if not secret.isprintable():
         forms.add("".join(filter(str.isprintable, secret)))
     if (once := undone(secret)) != secret:
