@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,16 @@ def test_every_file_that_the_page_names_exists() -> None:
     named = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", PAGE)
     assert named
     assert [name for name in named if not (PACKAGE / name).exists()] == []
+
+
+def test_everything_that_the_page_names_in_a_module_exists() -> None:
+    """As in `net/server_tls.TlsProtocol`."""
+    named = re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+)\.([A-Za-z_]\w*)`", PAGE)
+    named = [(place, name) for place, name in named if name != "py"]
+    assert ("net/server_tls", "TlsProtocol") in named
+    for place, name in named:
+        module = import_module("connection_exporter." + place.replace("/", "."))
+        assert hasattr(module, name), f"{place}.py has no {name}"
 
 
 def test_the_page_follows_a_result_in_12_files_and_the_interval_in_6() -> None:

@@ -35,6 +35,7 @@ def test_a_cause_is_a_faulty_dependency_without_a_faulty_dependency(
             assert set(found) == defined(each, graph, faulty)
             assert len(found) == len(set(found))
             assert causes.has_cause(each) == bool(found)
+            assert causes.is_unexplained(each) == (each in faulty and not found)
             assert (each in changed) == (found != before[each])
 
 

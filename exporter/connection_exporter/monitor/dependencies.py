@@ -1,4 +1,4 @@
-"""Attempts services outside their plan when another one, which they depend on or which depends on them, has changed."""
+"""Attempts services before they are due: those whose cause has recovered, and possible causes of a fault."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence

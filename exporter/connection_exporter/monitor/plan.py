@@ -37,14 +37,14 @@ class Plan:
         self.due = self._now()
 
     def attempt_after(self, seconds: float) -> None:
-        """Make the next attempt when a service says that it can be made, not in the same moment."""
+        """Make the next attempt in ``seconds``, when there can be an answer (`TooEarly`), but not in this iteration."""
         self.due = self._now() + max(seconds, TICK)
 
     def probe_again(self, *, good: bool) -> None:
         """Plan the next probe after an answer: one interval after the last probe, or earlier after a bad answer.
 
-        The second probe, and the first one after a pause of more than an interval, start in a random slot. A forced
-        probe leaves the plan as it is.
+        The second probe, and the first one after a pause of more than an interval, start in a random slot. A good
+        answer to a forced probe leaves the plan as it is.
         """
         now, interval = self._now(), self._policy.interval
         if not good:
