@@ -5,7 +5,8 @@ An alert is posted as soon as a service is disconnected and nothing explains it.
 - dependencies that are healthy: a frozen one is noticed only by a probe, and one alert for the cause is enough;
 - a service whose cause has just recovered: it may recover as well, and only its next attempt shows that.
 
-This takes milliseconds if they answer, and their timeout if they do not.
+This takes milliseconds if they answer, and their timeout if they do not. `monitor.dependencies` begins such checks as
+well, but does not wait for their results. A check that is in flight is joined, not repeated.
 """
 
 import asyncio
@@ -224,13 +225,9 @@ class Push:
         """Check what may explain the fault or end it; return False if there is nothing to check. `_look` follows."""
         if record.name in self._confirming:
             return True
-        dependencies = [
-            self._board.record(n) for n in self._board.graph.dependencies(record.name) if n in self._board
-        ]
-        healthy = [dependency for dependency in dependencies if dependency.status is Status.HEALTHY]
-        wanted = [dependency.name for dependency in healthy]
-        checked_at = record.last_check_at or 0.0
-        if any(dependency.status_since_at > checked_at for dependency in healthy):
+        board, checked_at = self._board, record.last_check_at or 0.0
+        wanted = [name for name in board.graph.dependencies(record.name) if board.is_healthy(name)]
+        if any(board.record(dependency).status_since_at > checked_at for dependency in wanted):
             wanted.append(record.name)  # it has recovered since our last attempt
         if not wanted:
             return False
