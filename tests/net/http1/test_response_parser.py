@@ -93,6 +93,15 @@ def test_there_is_always_an_outcome(data: bytes, cuts: list[int], bodyless: bool
         assert reader.outcome.transfer_seconds >= 0
 
 
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c\xe9"]), st.binary(max_size=3))))
+def test_the_values_of_a_header_are_all_of_that_name(headers: list[tuple[bytes, bytes]]) -> None:
+    """Also of one that is absent, which is not searched for."""
+    response = Response(200, "1.1", tuple(headers), b"", True, 0.0, 0.0)
+    for name in ("A", "b", "Cé", "d", "\u20ac"):
+        wanted = name.lower().encode("latin-1", "replace")
+        assert response.values(name) == [value for key, value in headers if key == wanted]
+
+
 @given(piece=st.binary(min_size=1, max_size=64))
 def test_a_response_without_end_has_an_outcome_within_the_limits(piece: bytes) -> None:
     """Headers and body are bounded, whatever their content."""
