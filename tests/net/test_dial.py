@@ -86,6 +86,37 @@ def test_a_refusal_counts_more_than_an_address_that_does_not_answer(run: Run) ->
     assert (failure.reason, failure.message) == (Reason.REFUSED, "host:1: connection refused")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_single_address_is_connected_to_as_one_of_several(run: Run, address: str) -> None:
+    """It takes part in no race, and gets the same socket; or the same failure if nobody listens."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as server:
+        port = server.getsockname()[1]
+
+        async def scenario() -> list[tuple[object, ...]]:
+            infos: list[tuple[object, ...]] = []
+            for addresses in ((address,), (address, address)):
+                with await _connect_to_any(addresses, port, "host:1") as sock:
+                    infos.append(
+                        (sock.family, sock.type, sock.proto, sock.getblocking(), sock.getpeername()[:2])
+                    )
+            return infos
+
+        single, raced = run(scenario())
+    assert single == raced
+
+    async def failures() -> list[tuple[Reason, str]]:
+        seen: list[tuple[Reason, str]] = []
+        for addresses in ((address,), (address, address)):
+            with pytest.raises(Failure) as raised:
+                await _connect_to_any(addresses, port, "host:1")
+            seen.append((raised.value.reason, raised.value.message))
+        return seen
+
+    alone, both = run(failures())
+    assert alone == both == (Reason.REFUSED, "host:1: connection refused")
+
+
 def test_a_later_address_is_used_when_the_first_fails(run: Run) -> None:
     """The first one refuses, the second one answers."""
     with socket.create_server(("127.0.0.2", 0)) as listener:

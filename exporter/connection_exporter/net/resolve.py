@@ -24,6 +24,8 @@ _LOOPBACK: Final[dict[IpVersion, tuple[str, ...]]] = {
 def literal(host: str, ip_version: IpVersion = "any") -> tuple[str, ...]:
     """Return ``host`` itself if it is an IP address, and nothing if it is a name.
 
+    The resolver would return the same, but in a thread, with 0.1 ms of CPU.
+
     ``host`` may have any characters (`to_ascii`). Raises `Failure`: dns if it is not valid, or unreachable for an
     address of the other version.
     """
