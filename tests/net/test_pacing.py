@@ -1,6 +1,7 @@
 """A flood of bytes is parsed in slices, in order, while the event loop and other readers go on."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -112,6 +113,30 @@ async def test_an_iteration_of_the_loop_is_bounded_however_many_floods_there_are
             transport.abort()
         await asyncio.gather(*(parser.ended for parser in parsers))
     assert sum(len(parser.slices) for parser in parsers) > 20, "the floods were not parsed"
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_what_is_parsed_at_once_is_what_is_parsed_in_turn(seed: int) -> None:
+    """Whatever the sizes of reads, and however much of each slice the parser leaves to the next one."""
+    rand = random.Random(seed)
+    reads = [bytes(rand.randbytes(rand.choice((1, 7, SLICE, SLICE + 1, 3 * SLICE)))) for _ in range(20)]
+    results = []
+    for immediate in (True, False):
+        parsed, ended, counts = bytearray(), asyncio.Event(), random.Random(seed)
+
+        def parse(data: bytes, parsed: bytearray = parsed, counts: random.Random = counts) -> int | None:
+            taken = counts.choice((None, len(data), counts.randint(1, len(data))))
+            parsed += data[:taken]
+            return taken
+
+        reader = PacedReader(Pacer(), parse, slice_size=lambda: SLICE)
+        reader.immediate = immediate
+        for data in reads:
+            reader.data_received(data)
+        reader.finish(ended.set)
+        await asyncio.wait_for(ended.wait(), 20)
+        results.append(bytes(parsed))
+    assert results == [b"".join(reads)] * 2
 
 
 async def test_a_reader_that_raises_holds_up_no_other() -> None:

@@ -91,7 +91,10 @@ class PacedReader:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Parse ``data`` now if it is small and nothing is pending; otherwise slice by slice, in turn."""
+        """Parse ``data`` now if it is small and nothing is pending; otherwise slice by slice, in turn.
+
+        Now takes 40 opcodes, in turn 230 and another iteration of the event loop.
+        """
         if self._discarded:
             return
         parsed: int | None = 0
