@@ -10,7 +10,8 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 import pytest
-from connection_exporter.config.redact import REDACTED, Redactor
+from connection_exporter.config.escapes import views
+from connection_exporter.config.redact import REDACTED, Redactor, _fold, _replaced
 from connection_exporter.config.secret import SecretFile
 from connection_exporter.kinds import load_text
 from hypothesis import example, given, settings
@@ -190,6 +191,27 @@ async def test_a_file_counts_with_its_current_and_its_previous_content(tmp_path:
         file.path.write_text(content)
         await file.read("password_file")
         assert hide("first-one second-one") == shown
+
+
+NUMBER = "0123456789010110"
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 15), st.integers(0, 16)).map(lambda cut: NUMBER[cut[0] : cut[1]])
+        | st.sampled_from(["0", "7", "٣"])
+    ).map("".join)
+)
+def test_a_number_is_hidden_like_any_text(text: str) -> None:
+    """Neither its case nor escapes are looked at. Another text is kept with its result, and hidden alike again."""
+    hide = redactor(f"kind: http, url: 'http://a.test/', user: me, password: '{NUMBER}'")
+    for given_text in (text, f"x{text}"):
+        shown = hide(given_text)
+        index = hide._index
+        assert index is not None
+        found = ((view, *span) for view in views(given_text) for span in index._found(_fold(view.text)))
+        assert shown == _replaced(given_text, [view.original(begin, end) for view, begin, end in found])
+        assert hide(given_text) == shown
 
 
 def test_the_work_is_bounded_by_the_text() -> None:
