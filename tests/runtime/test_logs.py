@@ -21,7 +21,7 @@ import structlog
 from connection_exporter.demo.servers import free_port
 from connection_exporter.runtime import logs
 from connection_exporter.runtime.logs import LogWriter, log_to_stderr
-from connection_exporter.system.log import as_logfmt, get_logger
+from connection_exporter.system.log import LogEvent, as_logfmt, get_logger
 from hypothesis import given
 from hypothesis import strategies as st
 from support.served import Served
@@ -67,6 +67,59 @@ def test_fields_are_logged_under_their_names_and_without_those_that_are_none() -
             "it_happened", name="cache", module="x", message="y", none=None
         )
     assert lines == ["event=it_happened name=cache module=x message=y"]
+
+
+def test_a_record_is_that_of_logger_log_except_for_its_place() -> None:
+    """Levels, filters, `logging.disable` and a host's class of records count all the same."""
+
+    class Marked(logging.LogRecord):
+        marked = True
+
+    records: list[logging.LogRecord] = []
+    logger = logging.getLogger("connection_exporter.record")
+    ours, factory = get_logger(logger.name), logging.getLogRecordFactory()
+
+    class Host(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    def no_secret(record: logging.LogRecord) -> bool:
+        return "secret" not in record.getMessage()
+
+    handler = Host()
+    logger.addHandler(handler)
+    logger.addFilter(no_secret)
+    logging.setLogRecordFactory(Marked)
+    try:
+        for level in (logging.DEBUG, logging.WARNING):
+            logger.setLevel(level)
+            for disabled in (logging.NOTSET, logging.INFO, logging.ERROR):
+                logging.disable(disabled)
+                for log, number in (
+                    (ours.debug, logging.DEBUG),
+                    (ours.info, logging.INFO),
+                    (ours.warning, logging.WARNING),
+                    (ours.error, logging.ERROR),
+                ):
+                    for event in ("it_happened", "a_secret"):
+                        log(event, name="x")
+                        mine, records[:] = records[:], []
+                        logger.log(number, LogEvent(event=event, name="x"))
+                        theirs, records[:] = records[:], []
+                        assert [essence_of(record) for record in mine] == [essence_of(r) for r in theirs]
+    finally:
+        logging.disable(logging.NOTSET)
+        logging.setLogRecordFactory(factory)
+        logger.removeFilter(no_secret)
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+
+def essence_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return what a handler sees of a record, without its time and the line that logged it."""
+    omitted = {"created", "msecs", "relativeCreated", "pathname", "filename", "module", "lineno", "funcName"}
+    seen = {key: value for key, value in vars(record).items() if key not in omitted}
+    return {**seen, "text": record.getMessage(), "type": type(record)}
 
 
 VALUES = st.text() | st.text(' ="\\\na') | st.booleans() | st.none() | st.integers() | st.floats()

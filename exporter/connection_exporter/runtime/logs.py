@@ -227,7 +227,7 @@ def _timestamp(seconds: float) -> str:
     return f"{_second(whole)}.{microseconds:06}Z"
 
 
-@lru_cache(maxsize=2)  # most lines share their second with the one before
+@lru_cache(maxsize=2)  # most lines share their second with the one before, and to format it takes 2 us
 def _second(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="seconds")
 
