@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from connection_exporter.core.health import Event, Reason
+from connection_exporter.core.health import Event, Health, Reason, Status, advance, status_of
 from connection_exporter.core.overall import Overall, Standing, overall_status
 from connection_exporter.core.retry import Policy
 from connection_exporter.kind import Failure, Json, Metric, MetricType, Observation, Service, Session, Traits
 from connection_exporter.monitor import snapshot
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Report
+from connection_exporter.monitor.reports import CANARIES, trouble_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +96,31 @@ def test_a_service_that_goes_takes_its_part_in_the_overall_status_with_it() -> N
     assert board.overall() is Overall.HEALTHY
     board.add(a_service("c", critical=True))
     assert board.overall() is Overall.UNKNOWN
+
+
+@given(st.lists(st.tuples(st.sampled_from(Event), st.integers(0, 2)), max_size=30))
+def test_the_facts_are_those_of_the_state_machine(reports: list[tuple[Event, int]]) -> None:
+    """Of a good answer of a healthy service, the board does not work them out."""
+    clock = Clock()
+    board = Board([a_service("it", critical=True)], clock)
+    record, health, outages, in_outage = board.record("it"), Health(), 0, False
+    for event, delay in reports:
+        clock.now += 1
+        bad = event not in (Event.ANSWERED_GOOD, Event.CANARY_GOOD)
+        planned = clock.now + delay if event is not Event.STOPPED else None
+        board.put("it", Report(event, Reason.EXPECT if bad else None, next_attempt=planned))
+        if event not in CANARIES or health.session_up:
+            health = advance(health, event)
+            status = status_of(health, retries=2)
+            pending = event is Event.BEGUN or (event is Event.LOST and delay == 0)
+            if status is Status.HEALTHY:
+                in_outage = False
+            elif status is not Status.UNKNOWN and not in_outage and not pending:
+                in_outage, outages = True, outages + 1
+        assert record.health == health
+        assert record.status is status_of(health, retries=2)
+        assert record.trouble == trouble_of(record, record.status)
+        assert (record.outages, record.in_outage) == (outages, in_outage)
 
 
 METRICS = (

@@ -200,7 +200,8 @@ class Board:
 
     def _advance(self, record: Record, report: Report, now: float) -> Transition | None:
         record.version += 1
-        if report.event is Event.ANSWERED_GOOD and record.status is Status.HEALTHY:  # all facts stay the same
+        # Most reports are of this sort. All facts stay the same, and to work them out again takes 3 us more.
+        if report.event is Event.ANSWERED_GOOD and record.status is Status.HEALTHY:
             record.steady += 1
             return None
         before = record.health
