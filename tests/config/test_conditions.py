@@ -5,6 +5,8 @@ import json
 import pytest
 from connection_exporter.config.conditions import parse_conditions
 from connection_exporter.config.evaluation import load_json, violated
+from hypothesis import given
+from hypothesis import strategies as st
 
 DOCUMENT = """{
   "status": "ok", "count": 5, "load": 0.75, "on": true, "nothing": null, "empty": [], "name": "grün",
@@ -102,6 +104,27 @@ def test_what_is_not_json_is_an_error(document: str) -> None:
     """A ValueError, whatever makes it invalid."""
     with pytest.raises(ValueError):  # noqa: PT011 - every error of the parser is one
         load_json(document)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=10,
+    ).map(json.dumps)
+    | st.lists(st.sampled_from([*'[]{},:"\\ \n1-.e', "null", "NaN", "-Infinity", "\\ud83d", "é"])).map(
+        "".join
+    )
+)
+def test_a_document_is_read_as_json_loads_reads_it(document: str) -> None:
+    """Only without a decoder for each document. The constants of JavaScript are no JSON."""
+    try:
+        expected = json.loads(document, parse_constant=lambda _: pytest.fail("a constant"))
+    except (ValueError, pytest.fail.Exception):
+        with pytest.raises(ValueError):  # noqa: PT011 - every error of the parser is one
+            load_json(document)
+    else:
+        assert load_json(document) == expected
 
 
 def test_values_nested_as_deep_as_json_may_be_are_compared() -> None:

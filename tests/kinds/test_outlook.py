@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from connection_exporter.kind import TakesBeats, takes_beats
 from connection_exporter.kinds import load_text
 from connection_exporter.kinds.registry import KINDS, build, outlook
 from connection_exporter.net import Network
@@ -34,6 +35,14 @@ def test_the_config_knows_the_address_and_the_detection_bounds(config: dict[str,
     services = load_text(json.dumps({"services": {"it": it}}), environ={}).services
     (service,) = build(services, Network())
     assert outlook("it", services["it"]) == (service.address, service.detection_bounds)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=json.dumps)
+def test_whether_a_check_takes_beats_is_what_the_protocol_says(config: dict[str, object]) -> None:
+    """Although only its type is looked at, once."""
+    (service,) = build(load_text(json.dumps({"services": {"it": config}}), environ={}).services, Network())
+    for _ in range(2):
+        assert takes_beats(service.check) is isinstance(service.check, TakesBeats)
 
 
 def test_every_kind_is_compared() -> None:

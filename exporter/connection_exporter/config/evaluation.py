@@ -62,7 +62,8 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)  # `json.loads` would make one for each document
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
+"""`json.loads` would make one for each document, in 1.7 us: longer than a short document takes."""
 
 
 def _at(document: Any, path: Path) -> Any:
