@@ -129,7 +129,7 @@ class Requests:
             trusted=True,
         )
         self.unchanging: bytes | None = None
-        """The bytes of the first request, once they have been built, if they are always the same."""
+        """The bytes of the first request once they have been built, in 440 opcodes, if they are always the same."""
 
     async def content(self) -> Content:
         """Return what goes into the next request; files are read again. Raises `Failure` (auth)."""

