@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,28 +118,21 @@ async def serving(
     authentication = Authentication(api.app, _rules(settings.web))
     tls = _Tls(settings.web.context) if settings.web.context else None
     server = WebServer(authentication, sockets, tls=(lambda: tls.context) if tls else None)
+
+    def end_requests() -> None:
+        events.close()
+        monitor.end_forced_checks()
+
     async with (
         logged_transitions(monitor.board),
         _history(storage, monitor) as past,
         monitor,
-        asyncio.TaskGroup() as tasks,
+        aclosing(push),
     ):
         await push.configure(settings.config.alerting)
-        background = [
-            tasks.create_task(_keep_running(work))
-            for work in (own.measure_lag, events.run, reloader.run, push.run)
-        ]
-        web = tasks.create_task(server.serve())
-        try:
+        background = (own.measure_lag, events.run, reloader.run, push.run)
+        async with _running(server, background, end_requests=end_requests):
             yield monitor
-        finally:
-            events.close()
-            monitor.end_forced_checks()  # the server waits for requests that are in progress
-            server.stop()
-            await asyncio.wait({web})
-            for task in background:
-                task.cancel()
-            await push.aclose()
 
 
 async def run(settings: Settings, sockets: list[socket.socket], **options: Any) -> None:
@@ -161,6 +154,30 @@ async def run(settings: Settings, sockets: list[socket.socket], **options: Any) 
         collector.settle()
         await stop.wait()
         log.info("stopping")
+
+
+@asynccontextmanager
+async def _running(
+    server: WebServer,
+    background: Iterable[Callable[[], Awaitable[None]]],
+    *,
+    end_requests: Callable[[], None],
+) -> AsyncIterator[None]:
+    """Serve, and do the ``background`` work, while the block runs. Then the server stops first.
+
+    It waits for the requests in progress, so ``end_requests`` ends those that would last.
+    """
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_keep_running(work)) for work in background]
+        web = group.create_task(server.serve())
+        try:
+            yield
+        finally:
+            end_requests()
+            server.stop()
+            await asyncio.wait({web})
+            for task in tasks:
+                task.cancel()
 
 
 async def _keep_running(work: Callable[[], Awaitable[None]]) -> None:
