@@ -4,7 +4,7 @@ Every response except that of a forced check is made from memory: no route ever 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -94,22 +94,7 @@ class Api:
             **(handlers or {}),
         }
         self.app = Starlette(
-            routes=[
-                *(
-                    Route(
-                        telemetry_path if route.name == "metrics" else route.path,
-                        every[route.name],
-                        methods=[*route.methods],
-                    )
-                    for route in ROUTES
-                    if route.name in every
-                ),
-                *(
-                    Route(route.path, self.preflight, methods=["OPTIONS"])
-                    for route in ROUTES
-                    if route.cross_origin
-                ),
-            ],
+            routes=[*_routes(every, telemetry_path), *_preflight_routes(self.preflight)],
             middleware=[Middleware(CrossOrigin, origins=origins)],
             exception_handlers={HTTPException: _http_problem, Exception: _internal_problem},
         )
@@ -211,6 +196,20 @@ class Api:
         known = ", ".join(self._board.names)
         detail = f"there is no service {name[:80]!r}; the services are {known}"
         return problem(HTTPStatus.NOT_FOUND, detail)
+
+
+def _routes(handlers: Mapping[str, Handler], telemetry_path: str) -> Iterator[Route]:
+    """Yield the routes that have a handler."""
+    for route in ROUTES:
+        if route.name in handlers:
+            path = telemetry_path if route.name == "metrics" else route.path
+            yield Route(path, handlers[route.name], methods=[*route.methods])
+
+
+def _preflight_routes(handler: Handler) -> Iterator[Route]:
+    for route in ROUTES:
+        if route.cross_origin:
+            yield Route(route.path, handler, methods=["OPTIONS"])
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
