@@ -18,9 +18,10 @@ _OTHERS_FIRST: Final = 0.2
 
 
 class RateLimiter:
-    """Lets a lone caller proceed at once; of several, the others follow in the order in which they came.
+    """Lets the first of several callers proceed at once, and the others later, in the order of their calls.
 
-    Others go first: new callers, because they have news, and whatever ``is_rendering`` reports.
+    The queue waits while there are new callers, because they have losses to report, and while ``is_rendering``:
+    for 0.2 s at most.
     """
 
     def __init__(self, is_rendering: Callable[[], bool] = bool) -> None:

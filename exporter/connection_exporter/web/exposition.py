@@ -1,6 +1,6 @@
 """Owns /metrics: all families of all services as text, without blocking the event loop.
 
-Scrapes that arrive within a second share one rendering, see `rendering.Shared`.
+Scrapes that arrive together share one rendering, as `rendering.Shared` describes.
 """
 
 import asyncio
