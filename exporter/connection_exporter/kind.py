@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import asyncio
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-"""What may stand in the details of a service."""
+"""A value in the details of a service."""
 
 
 class Observation(NamedTuple):
@@ -214,7 +214,7 @@ class Service:
     """One configured service.
 
     ``traits``, ``address``, ``look_every`` and ``notices_after`` are read from the check once: what those of a plug-in
-    raise or return later harms nobody. The last two are ``None`` for a check that does not have them.
+    raise or return later has no effect. The last two are ``None`` for a check that does not have them.
     """
 
     name: str

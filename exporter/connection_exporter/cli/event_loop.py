@@ -21,7 +21,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def run_until_done(work: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop, and go on if a task or a callback that is not ours raises SystemExit or KeyboardInterrupt.
+    """Run on uvloop, and continue if a task or a callback that is not ours raises SystemExit or KeyboardInterrupt.
 
     Event loops stop for these two, wherever they are raised: a plug-in's background task would end the process.
     """

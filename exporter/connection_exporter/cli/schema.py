@@ -98,7 +98,7 @@ def config_schema(kinds: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
 
 
 def _readable(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return pydantic's schema of a value as people write that value in YAML, without what says nothing."""
+    """Return pydantic's schema of a value as people write that value in YAML, without redundant parts."""
     about = {key: value for key, value in schema.items() if key in _ABOUT}
     branches = [_branch(branch) for branch in schema.get("anyOf", [schema])]
     if default := _default(about.pop("default", None), branches):

@@ -1,6 +1,6 @@
 """Makes one attempt at a service: connects and probes under a deadline, and measures the latency.
 
-A check may belong to a plug-in. What it does with a cancellation, a timeout or its own errors is put right here, and
+A check may belong to a plug-in. Its mistakes with cancellations, timeouts and its own errors are corrected here, and
 what it returns is checked here, for the service's loop and its canary alike.
 """
 
@@ -137,7 +137,7 @@ def waited_for(error: BaseException) -> Failure | None:
     """Return what an attempt was waiting for when its deadline expired: the cause of its cancellation.
 
     ``error`` is the CancelledError, or the TimeoutError that `asyncio.timeout` makes of it. The context of a
-    CancelledError says nothing: it is what was being handled in that moment, not what was waited for.
+    CancelledError does not help: it is what was being handled at that moment, not what was waited for.
     """
     cause: BaseException | None = error
     if isinstance(error, TimeoutError):

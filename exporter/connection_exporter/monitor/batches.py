@@ -51,7 +51,7 @@ class Batches:
         self._due: dict[float, _Slot] = {}  # future slots, each with at least one waiter
         self._ready: deque[tuple[str, asyncio.Future[bool]]] = deque()
         self._queues: dict[str, deque[asyncio.Future[bool]]] = {}  # of each address that is being checked
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # of the queues in which somebody has waited
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # of the queues in which a check has waited
 
     def resize(self, services: int) -> None:
         """Choose the number of slots for so many services."""

@@ -187,7 +187,7 @@ class Board:
         """Take in a report, and return the transition that it made, if any. Raises KeyError."""
         record, now = self._records[name], self.clock.monotonic()
         if report.event in CANARIES and not record.health.session_up:
-            return None  # its session is over: what it saw says nothing any more
+            return None  # the session of this canary is over, so its result has no meaning
         wall = self.clock.wall()
         report = shown(record, report)
         if report.next_attempt is not None:

@@ -23,7 +23,7 @@ log = get_logger(__name__)
 class Canary:
     """The canaries of one session.
 
-    ``report`` receives the result of each, or None if we could not make one ourselves. ``spawn`` starts a task that the
+    ``report`` receives the result of each, or None if the exporter cannot make one. ``spawn`` starts a task that the
     supervisor owns. ``rand`` returns numbers from 0 to 1. ``slot_until`` is that of `Batches`. ``due`` is when the next
     canary starts; never while one is running, and if canaries are off. ``successor`` is the connection of a canary
     which found that the name leads to another address.

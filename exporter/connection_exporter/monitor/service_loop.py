@@ -140,7 +140,7 @@ class ServiceLoop:
             self._ended(failure)
             self._end_session()
             await self._limiter.turn()  # losses of other services are reported before this one is closed
-        except BaseException as error:  # noqa: BLE001 - a broken check, even SystemExit, disturbs nobody else
+        except BaseException as error:  # noqa: BLE001 - a broken check, even SystemExit, affects no other service
             raise_if_cancelled()
             self._crashed(error)
         finally:
@@ -184,10 +184,10 @@ class ServiceLoop:
         self._lost.add_done_callback(self._note_loss)
 
     def _note_loss(self, lost: "asyncio.Future[Failure]") -> None:
-        """Report the loss of an idle session now, as 1,000 may be lost; its loop closes it when it is its turn."""
+        """Report the loss of an idle session now. `_live` closes it later, in turn: 1,000 may be lost together."""
         is_idle = self._canary is not None and self._canary.successor is None and not self._in_attempt
         if is_idle and lost is self._lost:  # not that of an earlier session, which was still being closed
-            with suppress(BaseException):  # whatever it is, the loop meets it again
+            with suppress(BaseException):  # `_idle` raises it again
                 self._ended(valid_failure(lost.result()))
                 self._end_session()
                 self._limiter.turn().add_done_callback(self._wakeup.set)

@@ -128,7 +128,7 @@ class _TaskWorker:
             while self._queue:
                 try:
                     await self._callback(self._queue.popleft())
-                except BaseException as error:  # a callback, even one that raises SystemExit, disturbs nobody
+                except BaseException as error:  # even SystemExit affects no other callback
                     task = asyncio.current_task()
                     if task is not None and task.cancelling():
                         raise

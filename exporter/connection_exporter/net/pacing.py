@@ -182,7 +182,7 @@ class PacedProtocol(asyncio.Protocol):
         self._paced.connection_made(transport)
 
     def abort(self) -> None:
-        """Close at once, without a word to the other end, and parse nothing more. Idempotent."""
+        """Close at once, send nothing more, and parse nothing more. Idempotent."""
         self.discard()
         self.transport.abort()
 

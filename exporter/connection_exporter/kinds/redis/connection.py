@@ -81,7 +81,7 @@ class RedisConnection(PacedProtocol):
             self._accept("SELECT", await self._ask("SELECT", str(database)))
 
     def abort(self) -> None:
-        """Close at once, without a word to the server. Idempotent."""
+        """Close at once, and send nothing more. Idempotent."""
         self._ended = self._ended or Failure(Reason.EOF, f"{self._where}: closed by the exporter")
         super().abort()
 

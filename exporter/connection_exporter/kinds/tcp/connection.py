@@ -130,7 +130,7 @@ class TcpConnection(PacedProtocol):
         return float(struct.unpack_from("I", info, _RTT_OFFSET)[0]) / 1e6 if len(info) > _RTT_OFFSET else None
 
     def abort(self) -> None:
-        """Close at once, without a word to the server. Idempotent."""
+        """Close at once, and send nothing more. Idempotent."""
         self._ended = self._ended or Failure(Reason.EOF, f"{self._where}: closed by the exporter")
         super().abort()
 
