@@ -692,6 +692,19 @@ async def test_a_dependency_is_checked_once_a_second_however_many_fail() -> None
         assert session.probed[-1] > last
 
 
+@on_virtual_time
+async def test_no_dependency_is_checked_because_others_start() -> None:
+    """They are connecting, but have not failed. A thousand of them would have each database checked three times."""
+    checks = {"database": ScriptedCheck(), **{f"api{number}": ScriptedCheck() for number in range(20)}}
+    async with running(rand=lambda: 0.5, **checks) as bench:
+        bench.board.describe(
+            {name: About(depends_on=() if name == "database" else ("database",)) for name in checks}
+        )
+        await asyncio.sleep(5)
+        assert bench.probes() == dict.fromkeys(checks, 1)
+        assert {bench.status(name) for name in checks} == {Status.HEALTHY}
+
+
 @pytest.mark.parametrize(
     "database", [ScriptedCheck(connects=[REFUSED] * 99), ScriptedCheck(probes=[BAD] * 99)]
 )

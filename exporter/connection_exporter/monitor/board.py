@@ -153,7 +153,7 @@ class Board:
         return self._records[name].health.retry_count
 
     def is_healthy(self, name: str) -> bool:
-        """Return whether a service is healthy, for subscribers: it does not `refresh`. False for unknown names."""
+        """Return whether a service is healthy, without `refresh`, so for subscribers too. False for unknown names."""
         record = self._records.get(name)
         return record is not None and record.status is Status.HEALTHY
 

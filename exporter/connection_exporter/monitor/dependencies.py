@@ -41,7 +41,7 @@ class Dependencies:
             return
         if transition.status is Status.HEALTHY:
             self._attempt_affected(transition.name)
-        elif transition.status is not Status.UNKNOWN:
+        elif transition.status is not Status.UNKNOWN and transition.reason is not None:  # else it only starts
             for name in self._board.graph.dependencies(transition.name):
                 self._suspect(name)
 
