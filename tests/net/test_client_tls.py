@@ -287,6 +287,23 @@ def test_it_is_known_how_much_of_a_record_is_to_come_however_the_bytes_are_cut(l
         assert tls._record_left == left[at]
 
 
+@pytest.mark.parametrize("size", [50, 500, 5_000])
+@on_uvloop
+async def test_an_answer_of_few_records_is_received_like_one_of_many(size: int) -> None:
+    """At once or slice by slice: whole, in order, and before the end."""
+    answers = [bytes(i * 11 % 251 for i in range(length)) for length in (4_200, 5_000, 7_900)]
+
+    def send_and_close(server: Server) -> None:
+        for answer in answers:
+            server.send(answer, size=size)
+        server.end()
+
+    with serving(send_and_close) as port:
+        inside = await connected(Network(), port)
+        assert await inside.ended is None
+        assert bytes(inside.received) == b"".join(answers)
+
+
 @pytest.mark.parametrize("size", [0, 1, 300, 2_000, 5_000, 16_384])
 def test_few_records_are_told_from_many(size: int) -> None:
     """Few are decrypted at once. The first may have begun before."""

@@ -111,7 +111,10 @@ class ClientTls(asyncio.Transport, asyncio.Protocol):
         self._raw = raw_transport(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Decrypt little data and few records at once, and much slice by slice (asyncio)."""
+        """Decrypt little data and few records at once, and much slice by slice (asyncio).
+
+        INFO of redis is longer than a slice, but has few records: for TLS, a check takes 290 opcodes instead of 760.
+        """
         if self._is_secure:
             if len(data) > _SLICE and not self._reader.has_slices and self._has_few_records(data):
                 self._decrypt(data)
