@@ -11,7 +11,7 @@ def reserve_port() -> socket.socket:
     A server can listen on the port meanwhile: Linux allows two sockets with SO_REUSEADDR on one port as long as only
     one of them listens (socket(7)). The port is not from the range that the kernel gives to outgoing connections (port
     0 is): while the server is down, a client that keeps trying would sooner or later get that port as its own, and
-    would connect to itself.
+    would connect to itself. Raises OSError if no port is free.
     """
     for port in random.sample(range(20000, 32000), 200):
         reserved = socket.socket()

@@ -57,7 +57,7 @@ class Scram:
         return MECHANISM.encode() + b"\0" + struct.pack("!I", len(content)) + content
 
     def challenge(self, server_first: bytes) -> None:
-        """Take the challenge of the server, which `final` answers."""
+        """Take the challenge of the server, which `final` answers. Raises `Violation`."""
         fields = _fields(server_first)
         nonce, iterations = fields.get("r", ""), fields.get("i", "")
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
