@@ -100,7 +100,9 @@ def config_schema(kinds: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
 def _readable(schema: dict[str, Any]) -> dict[str, Any]:
     """Return pydantic's schema of a value as people write that value in YAML, without redundant parts."""
     about = {key: value for key, value in schema.items() if key in _ABOUT}
-    branches = [_branch(branch) for branch in schema.get("anyOf", [schema])]
+    # A field may be None, but nobody may write it: a key without a value is an error.
+    given = [branch for branch in schema.get("anyOf", [schema]) if branch != {"type": "null"}]
+    branches = [_branch(branch) for branch in given]
     if default := _default(about.pop("default", None), branches):
         about["default"] = default["value"]
     if "description" in about:

@@ -43,6 +43,8 @@ Pause = Annotated[float, BeforeValidator(_pause)]
 class Section(Strict):
     """A part of the file. A key without a value, or with an empty one, counts as absent."""
 
+    NULL_IS_ABSENT = True
+
     @model_validator(mode="before")
     @classmethod
     def _empty_is_absent(cls, given: Any) -> Any:

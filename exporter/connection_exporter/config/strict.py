@@ -81,6 +81,10 @@ class Strict(BaseModel):
     OTHER_NAMES: ClassVar[Mapping[str, str]] = {}
     """What other tools call a key, and what to write instead."""
 
+    NULL_IS_ABSENT: ClassVar[bool] = False
+    """Whether a key without a value is as good as no key. It is a mistake in our own config, where a template with an
+    empty variable would otherwise turn off TLS or a token, or check localhost."""
+
     RULES: ClassVar[tuple[Rule, ...]] = ()
     """The rules that this class adds to those of its base classes."""
 
@@ -132,14 +136,19 @@ class Strict(BaseModel):
         written = given
         errors: list[InitErrorDetails] = []
         unknown: set[str] = set()
+        if None in given.values() and not cls.NULL_IS_ABSENT:
+            unknown = {key for key, value in given.items() if value is None and key in cls.model_fields}
+            errors += (_no_value(key) for key in given if key in unknown)
+            given = {key: value for key, value in given.items() if key not in unknown}
+            unknown |= _FROM_URL if unknown & {*URL_KEYS} else set()
         try:
             given = cls.parse_given(given)
         except UnreadableParts as error:
             errors += (_broken_rule(text, given) for text in error.problems)
-            unknown, given = set(error.unknown), error.given
+            unknown, given = unknown | error.unknown, error.given
         except ValueError as error:
             errors.append(_broken_rule(str(error), given))
-            unknown = set(_FROM_URL)
+            unknown |= _FROM_URL
             given = {key: value for key, value in given.items() if key not in URL_KEYS}
         model: Strict | None
         try:
@@ -243,3 +252,8 @@ def _copy(detail: Any) -> InitErrorDetails:
     """Return an error so that it can be raised again, with its type, message and context."""
     error = PydanticCustomError(detail["type"], detail["msg"], detail.get("ctx"))
     return {"type": error, "loc": detail["loc"], "input": detail["input"]}
+
+
+def _no_value(key: str) -> InitErrorDetails:
+    error = PydanticCustomError("broken_rule", "has no value: write one, or remove the key")
+    return {"type": error, "loc": (key,), "input": None}

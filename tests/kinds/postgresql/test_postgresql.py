@@ -33,8 +33,10 @@ async def server() -> AsyncIterator[PostgreSQL]:
 
 def check(server: PostgreSQL, **keys: object) -> PostgresqlCheck:
     """Make a check of the kind from config keys, as a config file would."""
-    given = {"dsn": server.dsn(), **keys}
-    config = PostgresqlConfig.model_validate({"kind": "postgresql", **given})
+    given = {"kind": "postgresql", "dsn": server.dsn(), **keys}
+    config = PostgresqlConfig.model_validate(
+        {key: value for key, value in given.items() if value is not None}
+    )
     return PostgresqlCheck(config, Network())
 
 

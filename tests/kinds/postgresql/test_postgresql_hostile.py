@@ -50,7 +50,8 @@ def check(server: HostileServer, **keys: object) -> PostgresqlCheck:
         "user": "me",
         "password": "secret",
     }
-    return PostgresqlCheck(PostgresqlConfig.model_validate({**config, **keys}), Network())
+    given = {key: value for key, value in {**config, **keys}.items() if value is not None}
+    return PostgresqlCheck(PostgresqlConfig.model_validate(given), Network())
 
 
 async def outcome(server: HostileServer, *, floods: bool = False, **keys: object) -> Failure | Observation:
