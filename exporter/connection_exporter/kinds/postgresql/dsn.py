@@ -21,6 +21,8 @@ _URL: Final = re.compile(
     r"postgres(?:ql)?(?P<driver>\+[\w.-]+)?://", re.IGNORECASE
 )  # SQLAlchemy adds +driver
 _OTHER_URL: Final = r"[A-Za-z][A-Za-z0-9+.:-]*://"  # jdbc:postgresql:// too
+_WRAPPED: Final = r"(?i:psql\s|(?:export\s+)?[a-z_][a-z0-9_]*=['\"]?postgres(?:ql)?(?:\+[a-z0-9]+)?://)"
+_DOTNET: Final = r"(?i:server|host|data source|database|user id|username|user name)\s*=[^;=]*;\s*[A-Za-z ]+="
 _AUTHORITY: Final = re.compile(r"/|\?(?:\w+=|\Z)|\Z")
 """What ends the hosts of a URL. A question mark that no parameter follows is a part of a password, as in libpq."""
 _PLACE: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]/@]*)\]|(?P<name>[^\[\]:,]*))(?::(?P<port>[^:\[\],]*))?")
@@ -41,16 +43,11 @@ def parse_dsn(dsn: str) -> dict[str, str]:
     if len(dsn) > LONGEST:
         raise ValueError(f"dsn: expected at most {LONGEST} characters: write the parts as keys of their own")
     text = dsn.strip()
-    if text.startswith(("'", '"')):  # as `docker run --env-file` leaves them
-        raise ValueError("dsn: remove the quotes around it: they are a part of the value here")
     if url := _URL.match(text):
         parameters = _parse_url(text[url.end() :], of_sqlalchemy=url["driver"] is not None)
-    elif re.match(_OTHER_URL, text):
-        raise ValueError("dsn: expected a URL that begins with postgresql:// or postgres://")
-    elif "=" in text:
-        parameters = _parse_pairs(dsn)
     else:
-        raise ValueError("dsn: expected postgresql://user@host/database, or pairs as in `host=db user=me`")
+        _refuse_other_forms(text)
+        parameters = _parse_pairs(dsn)
     if old := parameters.pop("requiressl", ""):  # libpq's, before there was sslmode
         parameters["sslmode"] = "require" if old.startswith("1") else "prefer"
     for key in ("host", "port"):
@@ -59,6 +56,22 @@ def parse_dsn(dsn: str) -> dict[str, str]:
     if any("\0" in value for value in parameters.values()):
         raise ValueError("dsn: a value contains a NUL, which PostgreSQL does not allow")
     return {key: value for key, value in parameters.items() if value}
+
+
+def _refuse_other_forms(text: str) -> None:
+    """Raise ValueError unless ``text`` may be pairs. Where it is something else that people copy, say what it is."""
+    if text.startswith(("'", '"')):  # as `docker run --env-file` leaves them
+        raise ValueError("dsn: remove the quotes around it: they are a part of the value here")
+    if re.match(_WRAPPED, text):
+        raise ValueError("dsn: write only the URL, without a command or a variable around it")
+    if re.match(_DOTNET, text):
+        raise ValueError(
+            "dsn: a connection string of .NET: write pairs as in `host=db dbname=app user=me password=…`"
+        )
+    if re.match(_OTHER_URL, text):
+        raise ValueError("dsn: expected a URL that begins with postgresql:// or postgres://")
+    if "=" not in text:
+        raise ValueError("dsn: expected postgresql://user@host/database, or pairs as in `host=db user=me`")
 
 
 def _parse_url(rest: str, *, of_sqlalchemy: bool) -> dict[str, str]:

@@ -21,6 +21,7 @@ _FORMS: Final = (
     "redis://host:port/database, rediss:// for TLS, valkey://, valkeys://, tcp://, unix:///path, or host:port"
 )
 _PATH: Final = re.compile("/?[0-9]{0,9}/?")
+_DOTNET: Final = re.compile(r"[^@/?,]*,\s*[A-Za-z]+=.*", re.DOTALL)
 _Parts = Mapping[str, str | int | None]
 
 
@@ -37,14 +38,7 @@ def read_url(url: str) -> RedisUrl:
     url = url.strip()
     if not url:
         raise ValueError(f"url: is empty: expected {_FORMS}")
-    found = _SCHEME.match(url)
-    scheme, rest = (found[1].lower(), found[2]) if found else ("redis", url)
-    if found is None and url.startswith("/"):  # a path of its own, as ioredis takes it
-        scheme = "unix"
-    if found is None and url.startswith("unix:/"):
-        scheme, rest = "unix", url.removeprefix("unix:")
-    if found is None and url.isascii() and url.isdigit():  # a port of its own, as ioredis takes it
-        rest = f":{url}"
+    scheme, rest = _scheme(url)
     if "sentinel" in scheme:
         raise ValueError(SENTINEL)
     if "cluster" in scheme:
@@ -58,6 +52,22 @@ def read_url(url: str) -> RedisUrl:
     if any("\ufffd" in str(value) for value in given.values()) and "\ufffd" not in url:
         raise ValueError("url: a percent escape is not UTF-8: only text in UTF-8 can be configured")
     return RedisUrl({**given, **({"tls": read.tls} if read.tls else {})}, read.tls_on, tuple(read.warnings))
+
+
+def _scheme(url: str) -> tuple[str, str]:
+    """Return the scheme and what follows it. Raises ValueError for what is not a URL alone, and says what it is."""
+    if found := _SCHEME.match(url):
+        return found[1].lower(), found[2]
+    if "://" in url.partition("?")[0]:  # `redis-cli -u URL`, `REDIS_URL=URL`, or a URL in quotes
+        raise ValueError("url: write only the URL, without a command, a variable or quotes around it")
+    if _DOTNET.fullmatch(url):
+        raise ValueError(
+            "url: a connection string of .NET: write it as redis://:password@host:port, or rediss:// for TLS"
+        )
+    if url.startswith(("/", "unix:/")):  # a path of its own, as ioredis takes it
+        return "unix", url.removeprefix("unix:")
+    is_port = url.isascii() and url.isdigit()  # a port of its own, as ioredis takes it
+    return "redis", f":{url}" if is_port else url
 
 
 def _socket(rest: str) -> tuple[_Parts, str]:
