@@ -169,7 +169,24 @@ def test_each_command_has_its_own_help(tmp_path: Path, command: str, flags: list
             ("check", "--formt=json"),
             "check: error: unrecognized arguments: --formt=json: did you mean --format?",
         ),
+        (("--web.listen-addres=:1",), "did you mean --web.listen-address?"),
+        (("check", "--form=json"), "did you mean --format?"),
         (("validate", "c.yml", "other.yml"), "validate: error: unrecognized arguments: other.yml"),
+        *(
+            (
+                (*command, f"--web.listen-address={address}"),
+                f"{address!r} is not an address to listen on: write host:port",
+            )
+            for command in ((), ("validate",), ("demo",))
+            for address in ("8000", "localhost", "localhost:http", "localhost:70000", "http://localhost:8000")
+        ),
+        *(
+            (
+                (f"--web.listen-address={address}",),
+                f"{address!r} is not an address to listen on: write host:port",
+            )
+            for address in ("[::1", "[::1]", "/run/exporter.sock", "me@localhost:8000", "")
+        ),
         (("--log.level=WARN",), "did you mean warning?"),
         (("assets", ""), "argument FOLDER: is empty: name a folder, or write . for the current one"),
         (("--no.such.flag",), "unrecognized arguments: --no.such.flag"),
@@ -202,7 +219,7 @@ def test_a_wrong_argument_is_reported_on_one_line(
     assert result.returncode == 2
     error, hint = result.stderr.splitlines()
     assert reported in error
-    assert re.fullmatch("See connection-exporter( serve| check| validate| assets)? --help", hint)
+    assert re.fullmatch("See connection-exporter( serve| check| validate| demo| assets)? --help", hint)
 
 
 def test_a_config_may_be_called_like_a_command(tmp_path: Path) -> None:
@@ -414,15 +431,9 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path) -> None:
     assert result.stderr == f"{reported} --web.listen-address\n"
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("8000", "localhost", "localhost:http", "localhost:70000", "no.such.host.invalid:1"),
-        *("http://localhost:8000", "[::1", "[::1]", "/run/exporter.sock", "me@localhost:8000", ""),
-    ],
-)
-def test_an_invalid_address_is_one_clear_line(tmp_path: Path, address: str) -> None:
-    """With what to write instead."""
+def test_a_host_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
+    """The address is well-formed, so the exit status is 1, as for a busy port."""
+    address = "no.such.host.invalid:1"
     arguments = (f"--config.file={absent(tmp_path)}", f"--web.listen-address={address}")
     result = run(*arguments, folder=tmp_path)
     assert result.returncode == 1

@@ -10,7 +10,13 @@ _BAD_ARGUMENT: Final = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of the program or of a command, which reports its own errors without the list of all flags."""
+    """A parser of the program or of a command, which reports its own errors without the list of all flags.
+
+    A flag must be written in full: a part of a name would mean another flag, or none, after an upgrade.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given, allow_abbrev=False)
 
     def parse_known_args(  # type: ignore[override]  # argparse's overloads are for namespaces of other types
         self, args: Sequence[str] | None = None, namespace: Any = None

@@ -56,6 +56,7 @@ def add_web(parser: argparse.ArgumentParser) -> None:
         dest="listen",
         action="append",
         metavar="ADDRESS",
+        type=address,
         help="host:port to listen on; repeatable (default: :8000)",
     )
     parser.add_argument(
@@ -86,6 +87,17 @@ def add_web_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="TLS, users and headers of the listener, in exporter-toolkit's schema; empty for none",
     )
+
+
+def address(text: str) -> str:
+    """Return an address to listen on as it is written, if it can be one."""
+    from connection_exporter.web.server import CannotListen, parse_address
+
+    try:
+        parse_address(text)
+    except CannotListen as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def path_or_none(text: str) -> Path | None:

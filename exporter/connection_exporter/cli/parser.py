@@ -144,6 +144,7 @@ expected. Exit status: 0 valid, 2 bad config.""",
         dest="listen",
         action="append",
         metavar="ADDRESS",
+        type=flags.address,
         help="as for serve; used for warnings",
     )
     flags.add_web_config(parser)

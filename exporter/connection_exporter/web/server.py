@@ -47,12 +47,17 @@ def bind(addresses: Iterable[str]) -> list[socket.socket]:
         return sockets
 
 
-def _bind(address: str) -> socket.socket:
+def parse_address(address: str) -> tuple[str, int]:
+    """Return the host and the port of ``host:port``. Raises `CannotListen`."""
     found = re.fullmatch(_ADDRESS, address)
     if found is None or int(found["port"]) > _HIGHEST_PORT:
         wanted = f"write host:port or :port, with a port up to {_HIGHEST_PORT}"
         raise CannotListen(f"{address!r} is not an address to listen on: {wanted}")
-    host, port = found["ipv6"] or found["name"] or "", int(found["port"])
+    return found["ipv6"] or found["name"] or "", int(found["port"])
+
+
+def _bind(address: str) -> socket.socket:
+    host, port = parse_address(address)
     family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
     if not host and not _ipv6():
         family = socket.AF_INET
