@@ -19,7 +19,7 @@ import uvloop
 
 from benchmarks import alerts, answers, floor, held, paired, per_check, profile, sharded, starting
 from benchmarks.figures import Figure, machine, table
-from benchmarks.processes import ROOT, Checkout, peer_versions
+from benchmarks.processes import ROOT, Checkout, peer_versions, peers_problem
 
 PARTS: Final = {
     "checks": per_check.measure,
@@ -76,6 +76,19 @@ def write(results: str, mark: str) -> None:
     DOCUMENT.write_text(f"{before}{first}{results}\n{last}{after}")
 
 
+def _rounds(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def _checkout(text: str) -> Checkout:
+    try:
+        return Checkout.at(Path(text))
+    except FileNotFoundError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main() -> None:
     """Parse the options and measure."""
     parser = argparse.ArgumentParser(
@@ -84,7 +97,7 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="measure one part; may be repeated")
     parser.add_argument(
         "--against",
-        type=Path,
+        type=_checkout,
         metavar="PATH",
         help="compare with another checkout of this repository, with a .venv of its own, instead of the peers",
     )
@@ -97,13 +110,19 @@ def main() -> None:
     )
     pace.add_argument(
         "--rounds",
-        type=int,
+        type=_rounds,
         help=f"how often each part is repeated (default: {QUICK}, and {QUICK_PAIRED} with --against)",
     )
     parser.add_argument(
         "--write", action="store_true", help=f"write the results into {DOCUMENT.relative_to(ROOT)}"
     )
     options = parser.parse_args()
+    if options.profile and (options.only or options.against or options.rounds):
+        parser.error(
+            "--profile measures this checkout as a whole: leave out --only, --against, --rounds and --full"
+        )
+    if options.against is None and (problem := peers_problem()):
+        parser.error(problem)
     known = PARTS if options.against is None else paired.PARTS
     names = options.only or [name for name in known if name not in ON_DEMAND]
     if unknown := [name for name in names if name not in known]:
@@ -116,8 +135,10 @@ def main() -> None:
         elif options.against is None:
             results, mark = runner.run(measure(names, rounds=options.rounds or QUICK)), RESULTS
         else:
-            other = Checkout.at(options.against)
-            results, mark = runner.run(compare(other, names, rounds=options.rounds or QUICK_PAIRED)), PAIRED
+            results, mark = (
+                runner.run(compare(options.against, names, rounds=options.rounds or QUICK_PAIRED)),
+                PAIRED,
+            )
     results = f"{heading}\n\n{results}"
     print(f"\n{results}")
     if options.write:

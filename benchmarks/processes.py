@@ -20,6 +20,7 @@ from connection_exporter.demo.ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEERS: Final = ROOT / ".tools" / "peers" / "bin"
+_PEERS: Final = ("blackbox", "redis", "postgres", "process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,20 @@ def peer(name: str) -> str | None:
     have the name that its project gives it, or Debian's.
     """
     folders = [os.environ.get("PEERS", ""), str(PEERS), os.environ["PATH"]]
-    path = os.pathsep.join(filter(None, folders))
+    return _program(name, os.pathsep.join(filter(None, folders)))
+
+
+def peers_problem() -> str | None:
+    """Return what is wrong with the variable PEERS, or ``None``: a wrong folder would mean Debian's peers."""
+    folder = os.environ.get("PEERS", "")
+    if not folder or any(_program(name, folder) for name in _PEERS):
+        return None
+    return (
+        f"PEERS={folder}: there is none of {', '.join(f'{name}_exporter' for name in _PEERS)} in this folder"
+    )
+
+
+def _program(name: str, path: str) -> str | None:
     names = (f"{name}_exporter", f"{name}-exporter", f"prometheus-{name}-exporter")
     for folder in path.split(os.pathsep):
         for program in names:
@@ -167,7 +181,7 @@ def peer(name: str) -> str | None:
 def peer_versions() -> str:
     """Return name and version of each peer that is measured, as it states them itself."""
     found = []
-    for name in ("blackbox", "redis", "postgres", "process"):
+    for name in _PEERS:
         program = peer(name)
         if program is None:
             continue
