@@ -144,8 +144,8 @@ def test_relative_paths_are_relative_to_the_file_that_names_them(folder: Path) -
 @pytest.mark.parametrize(
     ("include", "reported"),
     [
-        ("none.yml", "main.yml:1: include: there is no such file"),
-        ("[conf.d/*.yml, none.yml]", "main.yml:1: include[1]: there is no such file"),
+        ("none.yml", "main.yml:1: include: there is no file none.yml"),
+        ("[conf.d/*.yml, none.yml]", "main.yml:1: include[1]: there is no file none.yml"),
         ("[1]", "main.yml:1: include: expected a list of files or patterns"),
         ("{a: b}", "main.yml:1: include: expected a list of files or patterns"),
         ("['']", "main.yml:1: include: expected a list of files or patterns"),

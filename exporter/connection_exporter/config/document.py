@@ -140,6 +140,7 @@ def _refused(text: str, *, anchors: bool) -> list[Mistake]:
 
 NO_SPACE: Final = "a space is missing after the colon: write `key: value`"
 _KEY_AND_VALUE: Final = r"\s*(?:- )?[A-Za-z_][A-Za-z0-9_-]*:(?!//)[^\s:]"
+_KEY_ALONE: Final = r"\s*(?:- )?[A-Za-z_][A-Za-z0-9_-]*"
 _HINTS: Final = {
     "\t": "indent with spaces, not with tabs",
     "@": "a text that begins with @ needs quotes",
@@ -173,6 +174,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> Mistake:
         hint = _HINTS.get(lines[at.line][at.column : at.column + 1])
         if lines[at.line].startswith("${", at.column - 1):  # as in `{password: ${PASSWORD}}`
             hint = 'a variable inside braces or brackets needs quotes, as in "${NAME}"'
+        elif re.fullmatch(_KEY_ALONE, lines[at.line][: at.column]) and problem.startswith("mapping values"):
+            hint = "indented deeper than the line before it, which has a value already: line up the keys"
         elif problem == "found unknown escape character":  # as in `body: "\d+"`
             hint = "in double quotes, a backslash begins an escape: write single quotes"
         problem += f" ({hint})" if hint else ""

@@ -34,8 +34,10 @@ def patterns_of(value: Tree, folder: FilePath, document: Document) -> tuple[str,
     for index, pattern in enumerate(patterns):
         if not _MAGIC & set(str(written[index])) and not matching([pattern]):
             place = ("include", index) if isinstance(given, list) else ("include",)
-            is_folder = (folder / str(written[index])).is_dir()
-            problem = "is a folder: add a pattern, as in /*.yml" if is_folder else "there is no such file"
+            path = folder / str(written[index])
+            problem = (
+                "is a folder: add a pattern, as in /*.yml" if path.is_dir() else f"there is no file {path}"
+            )
             document.report(place, problem)
     return patterns
 
