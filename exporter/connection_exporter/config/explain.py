@@ -52,8 +52,9 @@ def explain(
         elif kind == "broken_rule":
             broken_rules.append(_addressed(given, where, detail["msg"]))
         elif kind == "extra_forbidden":
-            other = getattr(model, "OTHER_NAMES", {}).get(where[0]) if len(where) == 1 else None
-            known = _known_keys(model, where[:-1])
+            inner = _model_at(model, where[:-1])
+            other = getattr(inner, "OTHER_NAMES", {}).get(where[-1])
+            known = [field.alias or name for name, field in inner.model_fields.items()]
             yield where, f"unknown key: write `{other}`" if other else unknown_key(str(where[-1]), known)
         elif kind == "missing":
             yield where, "is missing: add it"
@@ -185,14 +186,14 @@ def _as_yaml(value: str | float) -> str:
     return repr(value if not isinstance(value, str) or len(value) <= 40 else value[:40] + "…")
 
 
-def _known_keys(model: type[BaseModel], inside: Path) -> list[str]:
-    """Return the keys of the model at ``inside`` below ``model``."""
+def _model_at(model: type[BaseModel], inside: Path) -> type[BaseModel]:
+    """Return the model at ``inside`` below ``model``."""
     for part in inside:
         field = model.model_fields.get(str(part))
         if field is None:
             continue  # an index into a list of models
         model = next(_models_in(field.annotation), model)
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return model
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -11,7 +11,7 @@ from connection_exporter.config.oauth2 import OAuth2Config
 from connection_exporter.config.proxy import ProxyField
 from connection_exporter.config.service import Host, Port, ServiceConfig
 from connection_exporter.config.strict import Rule
-from connection_exporter.config.tls import TlsConfig
+from connection_exporter.config.tls import INSECURE, TlsConfig
 from connection_exporter.config.url import parse_url
 from connection_exporter.net.names import host_and_port
 
@@ -45,6 +45,11 @@ class RequestConfig(ServiceConfig, HttpLogin):
     OTHER_NAMES: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("address", "addr", "endpoint", "target", "uri"), "url"),
         "username": "user",
+        "basic_auth": "user: …, password_file: …",
+        "authorization": "bearer_token_file",
+        "proxy_url": "proxy",
+        "tls_config": "tls",
+        **dict.fromkeys(INSECURE, "tls: {verify: false}"),
     }
 
     url: str | None = None

@@ -1,6 +1,7 @@
 """The config of TLS towards a service, which all kinds and alerting share."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -57,10 +58,15 @@ def _versions_fit(tls: "TlsConfig") -> str | None:
     return f"min_version {lowest} is higher than max_version {highest}: lower one or raise the other"
 
 
+INSECURE: Final = ("insecure", "insecure_skip_verify", "skip_verify")
+"""What other tools call ``verify: false``."""
+
+
 class TlsConfig(Strict):
     """TLS towards a service. Files are read again for each connection."""
 
     SHAPE = "{verify: true, ca_file: …}, or {} for the defaults"
+    OTHER_NAMES: ClassVar[Mapping[str, str]] = dict.fromkeys(INSECURE, "verify: false")
     RULES: ClassVar[tuple[Rule, ...]] = (
         _key_has_certificate,
         at_most_one("key_password", "key_password_file"),

@@ -1,6 +1,7 @@
 """The config of kind http."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -128,6 +129,14 @@ class HttpConfig(RequestConfig):
 
     HOLDS_SESSION = False
 
+    OTHER_NAMES: ClassVar[Mapping[str, str]] = {
+        **RequestConfig.OTHER_NAMES,
+        **dict.fromkeys(("valid_status_codes", "status"), "expect: {status: …}"),
+        "fail_if_body_not_matches_regexp": "expect: {body: …}",
+        "fail_if_body_matches_regexp": "expect: {not_body: …}",
+        "conditions": "expect: {status: …, json: …}",
+        "body_size_limit": "body_limit",
+    }
     _SCHEMES: ClassVar = ("http", "https")
     RULES = (_head_has_no_body, at_most_one("body", "body_file"))
 

@@ -1,6 +1,7 @@
 """Owns the config of kind websocket. Must not import websockets, which is loaded only for services in use."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr
@@ -128,6 +129,10 @@ class WebsocketConfig(RequestConfig):
     lasts, so canaries are off by default.
     """
 
+    OTHER_NAMES: ClassVar[Mapping[str, str]] = {
+        **RequestConfig.OTHER_NAMES,
+        **dict.fromkeys(("subscribe", "message", "send"), "on_connect: {send: …}"),
+    }
     _SCHEMES: ClassVar = ("ws", "wss")
     RULES = (_origin_is_a_header_value, _references_are_captured)
 
