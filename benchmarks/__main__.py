@@ -121,13 +121,14 @@ def main() -> None:
         parser.error(
             "--profile measures this checkout as a whole: leave out --only, --against, --rounds and --full"
         )
-    if options.against is None and (problem := peers_problem()):
+    with_peers = options.against is None and not options.profile
+    if with_peers and (problem := peers_problem()):
         parser.error(problem)
     known = PARTS if options.against is None else paired.PARTS
     names = options.only or [name for name in known if name not in ON_DEMAND]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"{unknown[0]} cannot be compared with another checkout: leave out --against")
-    heading = machine() if options.against is not None else f"{machine()}\n\n{peer_versions()}"
+    heading = f"{machine()}\n\n{peer_versions()}" if with_peers else machine()
     print(heading, flush=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if options.profile:
