@@ -122,6 +122,13 @@ def _references_are_captured(config: "WebsocketConfig") -> str | None:
     return None
 
 
+def _subprotocols_differ(config: "WebsocketConfig") -> str | None:
+    twice = len({*config.subprotocols}) < len(config.subprotocols)
+    return (
+        "subprotocols: the same one is listed twice: remove one" if twice else None
+    )  # RFC 6455, section 4.1
+
+
 class WebsocketConfig(RequestConfig):
     """A WebSocket server, with one connection that stays open.
 
@@ -134,7 +141,7 @@ class WebsocketConfig(RequestConfig):
         **dict.fromkeys(("subscribe", "message", "send"), "on_connect: {send: …}"),
     }
     _SCHEMES: ClassVar = ("ws", "wss")
-    RULES = (_origin_is_a_header_value, _references_are_captured)
+    RULES = (_origin_is_a_header_value, _subprotocols_differ, _references_are_captured)
 
     kind: Literal["websocket"]
     canary: CanaryPeriod = Field(
