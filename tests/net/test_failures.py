@@ -2,6 +2,7 @@
 
 import errno
 import os
+import ssl
 
 import pytest
 from connection_exporter.core.health import Reason
@@ -32,6 +33,32 @@ def test_an_error_without_a_number_keeps_its_text() -> None:
     failure = failure_from(OSError("no interface with this name"), "host:1")
     assert failure is not None
     assert (failure.reason, failure.message) == (Reason.UNREACHABLE, "host:1: no interface with this name")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"-ERR unknown command\r\n",
+        b"220 mail.example.com ESMTP\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"J\0\0\0\n8.0.36\0",
+    ],
+)
+def test_a_server_without_tls_is_named_as_one(first: bytes) -> None:
+    """OpenSSL says "wrong version number", which sends people looking for versions of TLS."""
+    context = ssl.create_default_context()
+    incoming = ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="host")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    incoming.write(first)
+    with pytest.raises(ssl.SSLError) as raised:
+        client.do_handshake()
+    failure = failure_from(raised.value, "host:1")
+    assert failure is not None
+    assert failure.reason is Reason.TLS
+    assert failure.message.endswith(": what it sent is not TLS")
 
 
 def test_an_exception_of_another_kind_is_left_to_the_caller() -> None:

@@ -9,11 +9,10 @@ from typing import Final, NamedTuple
 import httpx
 
 from connection_exporter.config.url import parse_host
+from connection_exporter.net.failures import NO_TLS
 
 IS_IT: Final = "is it a connection-exporter?"
 
-_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
-"""OpenSSL's reasons where the first bytes from the server are not of TLS."""
 _UNTRUSTED: Final = (18, 19, 20, 21)
 """X509_V_ERR_*: self-signed, or by an authority that is not known here."""
 _PASSING: Final = (408, 425, 429)
@@ -101,7 +100,7 @@ def _refusal(response: httpx.Response, place: str, *, was_live: bool) -> Problem
 
 
 def _tls_problem(error: ssl.SSLError, place: str) -> Problem | None:
-    if error.reason in _NO_TLS:
+    if error.reason in NO_TLS:
         plain = httpx.URL(place).copy_with(scheme="http")
         return Problem(f"{place} does not use TLS: write {plain}", is_final=True)
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -59,6 +59,9 @@ _FIXES: Final = {
     errno.ENFILE: "this machine has no file descriptors left: raise fs.file-max",
 }
 
+NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
+"""OpenSSL's reasons where the first bytes from the server are not of TLS."""
+
 NO_THREADS: Final = "the exporter can start no thread: raise its limit (ulimit -u, TasksMax=, pids_limit)"
 
 
@@ -79,7 +82,8 @@ def failure_from(error: Exception, where: str) -> Failure | None:
 
 def _openssl_text(error: ssl.SSLError) -> str:
     """Return OpenSSL's text, which Python writes in capitals: the server's alert, if it has sent one."""
-    return error.reason.lower().replace("_", " ") if error.reason else str(error.strerror or error)
+    text = error.reason.lower().replace("_", " ") if error.reason else str(error.strerror or error)
+    return f"{text}: what it sent is not TLS" if error.reason in NO_TLS else text
 
 
 def most_informative(errors: Sequence[OSError], where: str) -> Failure:
