@@ -719,3 +719,43 @@ async def test_a_dependency_that_has_failed_is_not_checked_again(database: Scrip
         api.made[-1].lose()
         await asyncio.sleep(0.5)
         assert (len(database.asked), bench.probes()["database"]) == before
+
+
+@pytest.mark.parametrize(
+    ("api", "canary"),
+    [
+        (ScriptedCheck(connects=[REFUSED] * 99), None),
+        (ScriptedCheck(probes=[BAD] * 99), None),
+        (ScriptedCheck(connects=[GOOD] + [REFUSED] * 99), 3600),
+    ],
+)
+@on_virtual_time
+async def test_a_service_is_not_attempted_each_time_that_a_dependency_recovers(
+    api: ScriptedCheck, canary: float | None
+) -> None:
+    """At once the first time, and then at most once in `retry_delay`: its own delays are there to spare it."""
+    checks = {f"database{number}": ScriptedCheck() for number in range(40)}
+    services = [
+        service(api, POLICY._replace(canary=canary), "api"),
+        *(service(check, POLICY, name) for name, check in checks.items()),
+    ]
+    board = Journal(services, VirtualClock())
+    board.describe({name: About() for name in checks} | {"api": About(depends_on=tuple(checks))})
+    async with Supervisor(services, board, rand=lambda: 0.5) as supervisor:
+        now = asyncio.get_running_loop().time
+        await asyncio.sleep(2)
+        await supervisor.force_check("api")
+        await asyncio.sleep(200)
+        assert board.record("api").status in (Status.DISCONNECTED, Status.UNHEALTHY)
+        known, began = _attempts(api), now()
+        for check in checks.values():
+            check.made[-1].lose()
+            await asyncio.sleep(0.25)
+        since = [at - began for at in _attempts(api)[len(known) :]]
+        assert since[0] == pytest.approx(0, abs=0.1)
+        assert 2 <= len(since) <= 5, "two because of the dependencies, and those of its own plan"
+
+
+def _attempts(check: ScriptedCheck) -> list[float]:
+    """Return when each began: a connection, or a probe of an open one."""
+    return sorted(check.asked + [at for session in check.made for at in session.probed if at > session.since])

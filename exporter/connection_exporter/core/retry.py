@@ -14,6 +14,9 @@ _MAX_EXPONENT = 62  # 2.0 ** 1025 raises OverflowError, and max_retry_delay rule
 _CLOSED: Final = 0.05
 """Seconds. The kernel reports it at once; the rest is for a busy event loop."""
 
+_BETWEEN_SERVICES: Final = 0.01
+_ALL_WITHIN: Final = 2.0
+
 _VANISHED: Final = 11.0
 """Seconds. TCP keep-alive and user timeout of a held socket, as connection_exporter.net.dial sets them."""
 
@@ -61,6 +64,11 @@ def reconnects_at_once(policy: Policy, *, session_age: float) -> bool:
 def first_start(policy: Policy, *, index: int, total: int) -> float:
     """Return when the first attempt at service ``index`` of ``total`` starts: evenly over min(2 s, interval)."""
     return min(2.0, policy.interval) * index / max(total, 1)
+
+
+def pause(count: int) -> float:
+    """Return the seconds between one of ``count`` services and the next, if all have something to do at once."""
+    return min(_BETWEEN_SERVICES, _ALL_WITHIN / count)
 
 
 def overdue_after(policy: Policy, *, next_attempt: float) -> float:

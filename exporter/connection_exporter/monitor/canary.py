@@ -62,10 +62,10 @@ class Canary:
             self._running = self._spawn(self._try_fresh_connection())
         return self._running
 
-    def repeat_bad(self) -> None:
-        """Start a canary now if the last one was bad."""
-        if self._failed:
-            self.start()
+    def repeat_bad(self, at: float) -> None:
+        """Start the next canary at the time ``at``, unless it is due before, if the last one was bad."""
+        if self._failed and self._running is None:
+            self.due = min(self.due, at)
 
     def passed(self) -> None:
         """Count a good probe that needed a new connection as a canary."""

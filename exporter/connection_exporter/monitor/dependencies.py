@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from connection_exporter.core.health import Status
+from connection_exporter.core.retry import pause
 from connection_exporter.monitor.board import Board
 from connection_exporter.monitor.record import Transition
 
@@ -15,8 +16,8 @@ _SUSPECT_EVERY: Final = 1.0
 class Dependencies:
     """Follows the dependencies of one board until `stop`.
 
-    ``spawn`` starts a task that the supervisor owns. ``attempt_now`` makes the next attempts of services now, and
-    ``check_now`` returns when their results are on the board.
+    ``spawn`` starts a task that the supervisor owns. ``attempt_now`` makes the next attempt of a service now, and
+    ``check_now`` returns when the results of services are on the board.
     """
 
     def __init__(
@@ -24,13 +25,15 @@ class Dependencies:
         board: Board,
         *,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
-        attempt_now: Callable[[Sequence[str]], Coroutine[Any, Any, None]],
+        attempt_now: Callable[[str], None],
         check_now: Callable[[Iterable[str]], Awaitable[None]],
     ) -> None:
         self._board = board
         self._spawn = spawn
         self._attempt_now = attempt_now
         self._check_now = check_now
+        self._affected: set[str] = set()
+        """The services that are about to be attempted because a cause of theirs has recovered."""
         self._suspects: dict[str, bool] = {}
         """The dependencies that are being checked, and whether another service has failed since their check began."""
         self.stop = board.subscribe(self._note)
@@ -51,9 +54,21 @@ class Dependencies:
         They have often recovered too, but would notice only with their next attempt, by default up to 41 s later.
         Meanwhile, they would fail without a cause, and people would be paged for each.
         """
-        graph = self._board.graph
-        if affected := [name for name in graph.dependents(recovered) if graph.is_unexplained(name)]:
-            self._spawn(self._attempt_now(affected))
+        affected = [
+            name
+            for name in self._board.graph.dependents(recovered)
+            if self._board.graph.is_unexplained(name) and name not in self._affected
+        ]
+        if affected:
+            self._affected.update(affected)
+            self._spawn(self._attempt_one_by_one(affected))
+
+    async def _attempt_one_by_one(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._affected.remove(name)
+            if self._board.graph.is_unexplained(name):  # still, when it is its turn
+                self._attempt_now(name)
+            await asyncio.sleep(pause(len(names)))
 
     def _suspect(self, name: str) -> None:
         """Check a healthy dependency of a service that fails, or check it again after the check that is running.

@@ -1,6 +1,7 @@
 """Plans the attempts at one service: when its next probe or retry is due, by the rules of `core.retry`."""
 
 from collections.abc import Callable
+from math import inf
 
 from connection_exporter.core.retry import Policy, backoff, recheck, reconnects_at_once
 from connection_exporter.monitor.batches import Batches
@@ -13,7 +14,7 @@ class Plan:
     ``rand`` returns numbers from 0 to 1. Regular probes start in the slots of ``batches``.
     """
 
-    __slots__ = ("_bad_answers", "_batches", "_now", "_policy", "_rand", "_spread_next", "due")
+    __slots__ = ("_bad_answers", "_batches", "_early", "_now", "_policy", "_rand", "_spread_next", "due")
 
     def __init__(
         self,
@@ -31,10 +32,22 @@ class Plan:
         self._rand = rand
         self._spread_next = True
         self._bad_answers = 0
+        self._early = -inf
 
     def attempt_now(self) -> None:
         """Make the next attempt now."""
         self.due = self._now()
+
+    def attempt_early(self) -> float:
+        """Make the next attempt now, or ``retry_delay`` after the last one that was early. Return when.
+
+        A service whose causes recover again and again would otherwise be attempted each time.
+        """
+        now = self._now()
+        if self._early <= now:
+            self._early = max(now, self._early + self._policy.retry_delay)
+        self.due = min(self.due, self._early)
+        return self._early
 
     def attempt_after(self, seconds: float) -> None:
         """Make the next attempt in ``seconds``, when there can be an answer (`TooEarly`), but not in this iteration."""

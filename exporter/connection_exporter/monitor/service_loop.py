@@ -103,13 +103,16 @@ class ServiceLoop:
             await asyncio.wait({canary}, timeout=self._attempts.longest)
 
     def attempt_now(self) -> None:
-        """Make the next attempt now, and repeat a canary that was bad, unless an attempt is in flight."""
+        """Make the next attempt now, and repeat a canary that was bad, unless an attempt is in flight.
+
+        Not sooner than ``retry_delay`` after the last time.
+        """
         if self._in_attempt:
             return
-        self._plan.attempt_now()
-        self._wakeup.set()
+        at = self._plan.attempt_early()
         if self._canary is not None:
-            self._canary.repeat_bad()
+            self._canary.repeat_bad(at)
+        self._wakeup.set()
 
     def abandon(self) -> None:
         """Ignore whatever the check still does: its task cannot be stopped."""

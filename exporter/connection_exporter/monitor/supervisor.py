@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from connection_exporter.core.health import Event
-from connection_exporter.core.retry import first_start
+from connection_exporter.core.retry import first_start, pause
 from connection_exporter.kind import Service, takes_beats
 from connection_exporter.monitor.attempt import CLOSE_WITHIN
 from connection_exporter.monitor.batches import Batches
@@ -33,8 +33,6 @@ _JUMP: Final = 1.0
 """Seconds by which the board's clock runs ahead of the event loop's before it counts as a suspend."""
 _ROUND_EVERY: Final = 1.0
 """Seconds from the end of one forced round to the earliest start of the next."""
-_BETWEEN_SERVICES: Final = 0.01
-_ALL_WITHIN: Final = 2.0
 
 log = get_logger(__name__)
 
@@ -135,7 +133,7 @@ class Supervisor:
             _continue_beats(service, self._board.record(service.name).service)
             self._board.replace(service)
             self.start(service)
-            await asyncio.sleep(_pause(len(services)))
+            await asyncio.sleep(pause(len(services)))
 
     async def retry(self, names: Sequence[str]) -> None:
         """Check services and run their canaries, one after another within 2 s altogether. Ignores unknown names."""
@@ -210,8 +208,9 @@ class Supervisor:
             del self._rounds[name]
             self._round_ended[name] = self._board.clock.monotonic()
 
-    async def _attempt_now(self, names: Sequence[str]) -> None:
-        await self._one_by_one(names, ServiceLoop.attempt_now)
+    def _attempt_now(self, name: str) -> None:
+        if self._board.active and (loop := self._loops.get(name)) is not None:
+            loop.attempt_now()
 
     def _require_running(self) -> None:
         if not self._board.active:
@@ -246,7 +245,7 @@ class Supervisor:
         for name in names:
             if self._board.active and (loop := self._loops.get(name)) is not None:
                 act(loop)
-            await asyncio.sleep(_pause(len(names)))
+            await asyncio.sleep(pause(len(names)))
 
 
 def _continue_beats(service: Service, replaced: Service) -> None:
@@ -257,8 +256,3 @@ def _continue_beats(service: Service, replaced: Service) -> None:
             check.continue_from(earlier)
         except BaseException as error:  # a reload that is left halfway would harm all services
             log.error("beats_not_continued", name=service.name, kind=service.kind, exc_info=error)
-
-
-def _pause(count: int) -> float:
-    """Return the seconds between one of ``count`` services and the next, if all have something to do at once."""
-    return min(_BETWEEN_SERVICES, _ALL_WITHIN / count)
