@@ -721,6 +721,35 @@ async def test_a_dependency_that_has_failed_is_not_checked_again(database: Scrip
         assert (len(database.asked), bench.probes()["database"]) == before
 
 
+@on_virtual_time
+async def test_dependencies_are_checked_few_in_each_iteration_of_the_event_loop() -> None:
+    """A thousand checks that start together blocked it for 100 ms."""
+    names = [f"database{number}" for number in range(100)]
+    iteration, began = 0, Counter[int]()
+
+    def count() -> None:
+        nonlocal iteration
+        iteration += 1
+        counting = asyncio.get_running_loop().call_soon(count)
+        if sum(began.values()) == len(names):
+            counting.cancel()
+
+    async def note() -> Observation:
+        began[iteration] += 1
+        return GOOD
+
+    checks = {name: ScriptedCheck(probes=[GOOD, note]) for name in names}
+    api = ScriptedCheck(connects=[GOOD] + [REFUSED] * 9)
+    async with running(rand=lambda: 0.5, api=api, **checks) as bench:
+        bench.board.describe({name: About() for name in names} | {"api": About(depends_on=tuple(names))})
+        await asyncio.sleep(3)
+        api.made[-1].lose()
+        count()
+        await asyncio.sleep(1)
+    assert sum(began.values()) == len(names)
+    assert max(began.values()) <= 8
+
+
 @pytest.mark.parametrize(
     ("api", "canary"),
     [

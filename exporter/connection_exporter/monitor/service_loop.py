@@ -96,9 +96,12 @@ class ServiceLoop:
             return
         if self._forced is None:
             self._forced = self._loop.create_future()
+        forced = self._forced
         if not self._in_attempt:
+            if self._canary is not None:  # many may be forced together; to connect has a turn of its own
+                await self._limiter.turn()
             self._wakeup.set()
-        await asyncio.wait({self._forced}, timeout=self._attempts.longest)
+        await asyncio.wait({forced}, timeout=self._attempts.longest)
         if self._canary is not None and (canary := self._canary.start()) is not None:
             await asyncio.wait({canary}, timeout=self._attempts.longest)
 
