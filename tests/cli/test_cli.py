@@ -877,6 +877,69 @@ def test_a_task_of_a_plug_in_that_exits_does_not_end_the_process() -> None:
     assert "exit_ignored" in done.stderr
 
 
+STUCK = """
+import asyncio, threading
+from contextlib import asynccontextmanager
+from typing import Literal
+from connection_exporter.config.service import ServiceConfig
+from connection_exporter.core.health import Reason
+from connection_exporter.kind import Observation, Traits
+from connection_exporter.kinds.registry import Kind
+
+class StuckConfig(ServiceConfig):
+    kind: Literal["stuck"]
+    in_thread: bool = False
+
+class Session:
+    peer, addresses = None, frozenset()
+    def __init__(self):
+        self.lost = asyncio.get_running_loop().create_future()
+    async def probe(self):
+        return Observation()
+
+class Check:
+    address, traits = "nowhere", Traits(frozenset(Reason))
+    def __init__(self, config, network):
+        self.in_thread = config.in_thread
+    @asynccontextmanager
+    async def connect(self):
+        if self.in_thread:
+            asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+        try:
+            yield Session()
+        finally:
+            while not self.in_thread:
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    pass
+
+KIND = Kind(config=StuckConfig, check="stuck:Check")
+"""
+
+
+@pytest.mark.parametrize("in_thread", ["true", "false"])
+def test_a_plug_in_that_does_not_end_does_not_keep_the_process(tmp_path: Path, in_thread: str) -> None:
+    """Neither its task, which ignores its cancellation, nor a thread of asyncio, which the interpreter waits for."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    installed = tmp_path / "stuck-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: stuck\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[connection_exporter.kinds]\nstuck = stuck:KIND\n")
+    file = config(tmp_path, f"services:\n  it: {{kind: stuck, in_thread: {in_thread}, canary: off}}\n")
+    environ = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    done = run("check", file, folder=tmp_path, environ=environ)
+    assert (done.returncode, "healthy: 1 healthy" in done.stdout) == (0, True)
+    with served(file, folder=tmp_path, environ=environ) as (process, url):
+        while json.loads(fetch(f"{url}/health/detailed"))["services"]["it"]["status"] != "healthy":
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert "destroyed" not in errors
+
+
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     """As with `| head -1`."""
     path = config(tmp_path, "services:\n" + "".join(f"  s{index}: {{kind: redis}}\n" for index in range(600)))

@@ -69,11 +69,13 @@ def _check(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return BAD_CONFIG
     from connection_exporter.cli.check import check
-    from connection_exporter.cli.event_loop import run
+    from connection_exporter.cli.event_loop import leave, run
     from connection_exporter.runtime.logs import log_to_stderr
 
     with log_to_stderr(level="error", replace_streams=False):
-        return run(check(config, as_json=options.format == "json", color=allows_color(options, os.environ)))
+        as_json, color = options.format == "json", allows_color(options, os.environ)
+        status = run(check(config, as_json=as_json, color=color))
+    return leave(status)
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def serve(options: argparse.Namespace) -> int:
     if settings is None:
         return BAD_CONFIG
     from connection_exporter import app
-    from connection_exporter.cli.event_loop import run_until_done
+    from connection_exporter.cli.event_loop import leave, run_until_done
     from connection_exporter.cli.sources import read_settings
     from connection_exporter.runtime.logs import log_to_stderr
     from connection_exporter.web.server import CannotListen, bind
@@ -54,12 +54,13 @@ def serve(options: argparse.Namespace) -> int:
             lifecycle=options.lifecycle,
             lines_dropped=lambda: log.dropped,
         )
+        status = 0
         try:
             run_until_done(serving)
         except Exception as error:  # noqa: BLE001 - the interpreter would wait for a full pipe to take the traceback
             traceback.print_exception(error)
-            return 1
-    return 0
+            status = 1
+    return leave(status)
 
 
 def _unusable_folder(folder: Path) -> str | None:
