@@ -102,6 +102,7 @@ async def the_exporter_is_gone(it: Rig) -> None:
     await it.receives("firing")
     assert any("ConnectionExporterDown" in message.alerts for message in it.inbox.messages)
     await it.exporter.start()
+    await it.until(lambda: it.statuses()["database"] == "disconnected")
     await the_end(it)
 
 
