@@ -16,8 +16,6 @@ pytestmark = pytest.mark.timeout(600)
 
 AT_ONCE: Final = 4
 """Stacks that start at the same time, on two cores."""
-TOLD: Final = 2.0
-"""Seconds after which the other member of the cluster has noted a message."""
 SCRAPED: Final = 12.0
 """Seconds after which Prometheus has noticed an incident."""
 LEASE: Final = 95.0
@@ -130,7 +128,7 @@ async def an_alertmanager_returns(it: Rig) -> None:
     """It fails after it has notified, and comes back during the incident."""
     await it.break_service()
     await it.receives("firing")
-    await asyncio.sleep(TOLD)
+    await it.noted()
     await it.first.kill()
     await asyncio.sleep(30)
     await it.first.start()
@@ -144,7 +142,7 @@ async def an_alertmanager_fails(it: Rig) -> None:
     """After it has notified, and for good."""
     await it.break_service()
     await it.receives("firing")
-    await asyncio.sleep(TOLD)
+    await it.noted()
     await it.first.kill()
     await asyncio.sleep(30)
     await the_end(it)
@@ -167,7 +165,7 @@ def cut_during(*links: str, vanish: bool = False) -> Case:
         await it.break_service()
         await it.receives("firing")
         since = time.monotonic()
-        await asyncio.sleep(TOLD)
+        await it.noted()
         await it.cut(*links, vanish=vanish)
         await asyncio.sleep(LEASE + 20)
         await it.receives("firing")
@@ -187,7 +185,7 @@ def cut_until_after(*links: str, vanish: bool = False) -> Case:
     async def case(it: Rig) -> None:
         await it.break_service()
         await it.receives("firing")
-        await asyncio.sleep(TOLD)
+        await it.noted()
         await it.cut(*links, vanish=vanish)
         await asyncio.sleep(LEASE + 20)
         await it.repair_service()
@@ -203,12 +201,12 @@ async def a_webhook_out_of_reach_of_the_first_alertmanager(it: Rig) -> None:
     """At the end of the incident. The second one notifies, and the first one gives up before the connection is back."""
     await it.break_service()
     await it.receives("firing")
-    await asyncio.sleep(TOLD)
+    await it.noted()
     await it.cut("first-webhook")
     await asyncio.sleep(30)
     await it.repair_service()
     await it.receives("firing", "resolved")
-    await asyncio.sleep(FLUSH + TOLD)
+    await asyncio.sleep(FLUSH + 2)
     it.heal("first-webhook")
     await it.receives_no_more()
 
@@ -228,7 +226,7 @@ async def a_partition_during(it: Rig) -> None:
     """After the first message, which both members have noted."""
     await it.break_service()
     await it.receives("firing")
-    await asyncio.sleep(TOLD)
+    await it.noted()
     await it.partition()
     await asyncio.sleep(30)
     await it.reunite()

@@ -6,13 +6,14 @@ Alertmanagers with its routes, and one webhook that both notify. All timings are
 
 import asyncio
 import json
+import re
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 from connection_exporter.demo.ports import reserve_port
 from stack_receiver import Notification, receiving
@@ -180,12 +181,22 @@ class Rig:
 
         await self.until(alerts)
 
+    async def noted(self) -> None:
+        """Wait until each message was noted by the member of the cluster that has not sent it."""
+        await self.until(
+            lambda: sum(map(_noted, (self.first, self.second))) >= len(self.inbox.messages),
+        )
+
+    def is_evaluated(self) -> bool:
+        """Return whether Prometheus has evaluated a scrape with all services healthy, and knows where alerts go."""
+        query = "count(service:connection_status:last==1)"
+        counted = self._ask_prometheus(f"query?query={query}")["result"]
+        members = self._ask_prometheus("alertmanagers")["activeAlertmanagers"]
+        return [one["value"][1] for one in counted] == [str(1 + len(EFFECTS))] and len(members) == 2
+
     def firing(self) -> set[tuple[str, str]]:
         """Return the alerts about the database that Prometheus fires, with their label `push`."""
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.prometheus.port}/api/v1/alerts", timeout=10
-        ) as reply:
-            alerts = json.load(reply)["data"]["alerts"]
+        alerts = self._ask_prometheus("alerts")["alerts"]
         return {
             (alert["labels"]["alertname"], alert["labels"].get("push", ""))
             for alert in alerts
@@ -199,6 +210,22 @@ class Rig:
         ) as reply:
             services = json.load(reply)["services"]
         return {name: service["status"] for name, service in services.items()}
+
+    def _ask_prometheus(self, question: str) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{self.prometheus.port}/api/v1/{question}"
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            data: dict[str, Any] = json.load(reply)["data"]
+        return data
+
+
+def _noted(member: Alertmanager) -> int:
+    """Return how many messages of others a member of the cluster has noted."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{member.port}/metrics", timeout=10) as reply:
+        metrics = reply.read().decode()
+    (count,) = re.findall(
+        r"^alertmanager_nflog_gossip_messages_propagated_total (\S+)", metrics, re.MULTILINE
+    )
+    return int(float(count))
 
 
 def _holds(condition: Callable[[], object]) -> bool:
@@ -266,7 +293,7 @@ async def rig(
             released = True
             await whole.members_are(2)
             await whole.until(lambda: set(whole.statuses().values()) == {"healthy"})
-            await asyncio.sleep(10)  # for a scrape and an evaluation
+            await whole.until(whole.is_evaluated)
             yield whole
         finally:
             if not released:
