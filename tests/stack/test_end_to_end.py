@@ -5,7 +5,7 @@ scrape interval and the addresses are the tests' own.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -50,12 +50,17 @@ def empty_panels(stack: Stack) -> set[str]:
     return found - NOT_HERE.keys()
 
 
+def panels_that_stay_empty(stack: Stack, *, expected: Collection[str] = ()) -> set[str]:
+    """Return the queries that have no result, also later: on a busy machine, one failed scrape empties all of them."""
+    deadline = time.monotonic() + 40
+    while (empty := empty_panels(stack).difference(expected)) and time.monotonic() < deadline:
+        time.sleep(1)
+    return empty
+
+
 def test_every_panel_answers_on_live_data(stack: Stack) -> None:
     """Every query of every dashboard returns samples without a warning."""
-    deadline = time.monotonic() + 40
-    while (empty := empty_panels(stack)) and time.monotonic() < deadline:
-        time.sleep(1)
-    assert empty == set()
+    assert panels_that_stay_empty(stack) == set()
 
 
 def test_only_up_has_the_addresses_for_a_browser(stack: Stack) -> None:
@@ -89,6 +94,7 @@ def test_a_session_that_is_closed_while_idle_fires_nothing(stack: Stack) -> None
     assert stack.inbox.find("firing", "ConnectionDisconnected") is None
 
 
+@pytest.mark.timeout(240)
 def test_a_fault_and_its_end_are_sent_by_webhook_and_mail(stack: Stack) -> None:
     """The message says who, what, what to do and where to look. No panel becomes empty meanwhile."""
     do(stack.redis.kill())
@@ -106,13 +112,14 @@ def test_a_fault_and_its_end_are_sent_by_webhook_and_mail(stack: Stack) -> None:
     assert text is not None
     assert reported.annotations["action"] in text.get_content()
     assert mail["To"] == "ops@example.com"
-    assert empty_panels(stack) <= {"service-Memory-A", "service-Memory-B"}  # of Redis, which is down
+    memory_of_redis = {"service-Memory-A", "service-Memory-B"}
+    assert panels_that_stay_empty(stack, expected=memory_of_redis) == set()
 
     do(stack.redis.start())
     until(lambda: stack.inbox.find("resolved", "ConnectionDisconnected", "redis"), within=60)
     until(lambda: stack.inbox.find_mail("[RESOLVED] redis: ConnectionDisconnected is resolved"), within=10)
     until(stack.all_healthy, within=20)
-    assert empty_panels(stack) == set()
+    assert panels_that_stay_empty(stack) == set()
 
 
 @pytest.mark.timeout(240)

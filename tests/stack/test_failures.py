@@ -16,8 +16,6 @@ pytestmark = pytest.mark.timeout(600)
 
 AT_ONCE: Final = 4
 """Stacks that start at the same time, on two cores."""
-SCRAPED: Final = 12.0
-"""Seconds after which Prometheus has noticed an incident."""
 LEASE: Final = 95.0
 """Seconds after which an alert has ended that the exporter does not renew."""
 
@@ -94,7 +92,7 @@ async def the_exporter_is_gone(it: Rig) -> None:
     """For longer than its lease: its end pages, and no all-clear comes that nobody observed."""
     await it.break_service()
     await it.receives("firing")
-    await asyncio.sleep(SCRAPED)
+    await it.until(it.is_announced)
     await it.exporter.kill()
     await asyncio.sleep(LEASE + 20)
     await it.receives("firing")
@@ -108,7 +106,7 @@ async def a_service_recovers_while_the_exporter_is_gone(it: Rig) -> None:
     """For longer than the lease of its alert. The exporter ends the alert when it is back."""
     await it.break_service()
     await it.receives("firing")
-    await asyncio.sleep(SCRAPED)
+    await it.until(it.is_announced)
     await it.exporter.kill()
     await it.repair_service()
     await asyncio.sleep(LEASE + 20)

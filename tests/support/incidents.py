@@ -189,10 +189,13 @@ class Rig:
 
     def is_evaluated(self) -> bool:
         """Return whether Prometheus has evaluated a scrape with all services healthy, and knows where alerts go."""
-        query = "count(service:connection_status:last==1)"
-        counted = self._ask_prometheus(f"query?query={query}")["result"]
+        healthy = self._ask_prometheus("query?query=service:connection_status:last==1")["result"]
         members = self._ask_prometheus("alertmanagers")["activeAlertmanagers"]
-        return [one["value"][1] for one in counted] == [str(1 + len(EFFECTS))] and len(members) == 2
+        return len(healthy) == 1 + len(EFFECTS) and len(members) == 2
+
+    def is_announced(self) -> bool:
+        """Return whether the rules know that push has announced the incident."""
+        return bool(self._ask_prometheus("query?query=service:connection_pushed:last")["result"])
 
     def firing(self) -> set[tuple[str, str]]:
         """Return the alerts about the database that Prometheus fires, with their label `push`."""
