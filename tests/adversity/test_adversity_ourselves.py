@@ -79,7 +79,8 @@ async def test_a_suspended_exporter_never_shows_an_old_result(redis: Redis, tmp_
 async def test_an_answer_that_came_while_we_were_suspended_counts(tmp_path: Path) -> None:
     """Suspended in mid-probe, past its deadline: the answer is there when we wake, and nothing was lost."""
     async with Redis() as redis:
-        config = "defaults: {interval: 1s, timeout: 1s, canary: off}\nservices:\n"
+        # Three seconds: on a busy machine, SIGSTOP may come late, and has to come before the deadline.
+        config = "defaults: {interval: 3s, timeout: 3s, canary: off}\nservices:\n"
         config += f'  redis: {{kind: redis, url: "{redis.url}"}}\n'
         async with Served(config, tmp_path) as served:
             await served.until("redis", "healthy", within=10)
@@ -89,7 +90,7 @@ async def test_an_answer_that_came_while_we_were_suspended_counts(tmp_path: Path
             await asyncio.sleep(at(reported["next_attempt"]) + 0.2 - time.time())
             served.send(signal.SIGSTOP)
             await redis.resume()
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(3.5)
             served.send(signal.SIGCONT)
             await asyncio.sleep(0.3)
             reported = await served.until("redis", "healthy", within=5)

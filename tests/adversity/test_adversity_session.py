@@ -29,8 +29,6 @@ RARE = """\
 defaults: {interval: 30s, timeout: 2s, retry_delay: 200ms, max_retry_delay: 400ms, canary: off}
 services:
 """
-AT_ONCE = 0.25
-"""Seconds. It takes some milliseconds; the rest is for a machine that does other things too."""
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +109,7 @@ async def test_nothing_listens_and_then_something_does(proxies: Proxies) -> None
     async with proxies:
         for proxy in proxies.all.values():
             proxy.refuse()
-        async with watching(QUICK + proxies.config) as watched:
+        async with watching(RARE + proxies.config) as watched:
             for name in NAMES:
                 await watched.until(name, Status.DISCONNECTED, Reason.REFUSED, within=5)
                 assert watched.path(name) == ["connecting", "disconnected/refused"]
@@ -141,7 +139,7 @@ async def test_a_name_that_does_not_resolve(redis: Redis) -> None:
 @pytest.mark.parametrize("how", ["cut", "reset"])
 @on_uvloop
 async def test_a_lost_session_is_noticed_and_replaced_immediately(proxies: Proxies, how: str) -> None:
-    """FIN and RST on an idle session at an interval of 30 s: reported, counted and repaired within milliseconds.
+    """FIN and RST on an idle session at an interval of 30 s: reported without a probe, counted, and repaired.
 
     A session that had lived for `retry_delay` is replaced at once, so a balancer that closes what is idle
     costs a transition, and no outage.
@@ -159,8 +157,9 @@ async def test_a_lost_session_is_noticed_and_replaced_immediately(proxies: Proxi
             print(
                 f"{name} {how}: noticed {(lost - began) * 1e3:.1f} ms, healthy {(back - lost) * 1e3:.1f} ms"
             )
-            assert lost - began < AT_ONCE
-            assert back - lost < AT_ONCE
+            assert lost - began < SLACK
+            assert back - lost < SLACK
+            watched.replaced_at_once(name, lost)
             assert watched.record(name).sessions_lost == 1
             assert await watched.sample("connection_sessions_lost_total", name=name) == 1
             assert await watched.sample("connection_outages_total", name=name) == 0
@@ -169,7 +168,8 @@ async def test_a_lost_session_is_noticed_and_replaced_immediately(proxies: Proxi
 @on_uvloop
 async def test_a_kept_http_connection_that_is_closed_is_no_loss(proxies: Proxies) -> None:
     """Either side may close it when idle; the next probe makes another, without a transition."""
-    async with proxies, watching(QUICK + proxies.config) as watched:
+    config = QUICK.replace("interval: 200ms, timeout: 200ms", "interval: 1s, timeout: 1s")
+    async with proxies, watching(config + proxies.config) as watched:
         await watched.healthy()
         for _ in range(3):
             proxies["api"].cut()
@@ -203,7 +203,7 @@ async def test_a_kill_is_reported_within_milliseconds_at_an_interval_of_30_s(dat
                 os.kill(server.pid, signal.SIGKILL)
                 at = await watched.until(name, Status.CONNECTING, since=began, within=5)
                 print(f"kill -9 {name}: reported after {(at - began) * 1e3:.1f} ms")
-                assert at - began < AT_ONCE
+                assert at - began < SLACK
                 assert watched.record(name).transitions[0].reason in reasons
                 assert await watched.sample("connection_sessions_lost_total", name=name) == 1
                 await server.kill()
@@ -222,7 +222,7 @@ async def _end_a_backend(watched: Watched, database: PostgreSQL) -> None:
     print(
         f"pg_terminate_backend: reported after at most {(at - began) * 1e3:.1f} ms, connecting by ourselves included"
     )
-    assert at - began < 2 * AT_ONCE
+    assert at - began < SLACK
     await watched.healthy("database")
     await asyncio.sleep(0.3)
     (backend,) = await database.execute(ours)
@@ -230,7 +230,7 @@ async def _end_a_backend(watched: Watched, database: PostgreSQL) -> None:
     os.kill(backend["pid"], signal.SIGKILL)
     at = await watched.until("database", Status.CONNECTING, since=began, within=5)
     print(f"kill -9 of a backend: reported after {(at - began) * 1e3:.1f} ms")
-    assert at - began < AT_ONCE
+    assert at - began < SLACK
     await watched.healthy("database", within=20)  # the server has to recover first
     assert watched.record("database").sessions_lost == 2
 
@@ -286,7 +286,9 @@ async def test_each_answer_to_a_connect_is_reported_with_its_reason(
     """Accepts and closes, resets, speaks garbage, a byte a second, nothing, or without end; then it is repaired."""
     proxies.mode(mode)
     before = psutil.Process().memory_info().rss
-    async with proxies, watching(QUICK + proxies.config) as watched:
+    # On a busy machine, an answer that comes at once may come after 200 ms.
+    config = QUICK if Reason.TIMEOUT in reasons else RARE
+    async with proxies, watching(config + proxies.config) as watched:
         for name in NAMES:
             await watched.until(name, Status.DISCONNECTED, within=10)
             trouble = watched.record(name).trouble
@@ -332,11 +334,10 @@ async def test_a_server_that_answers_and_closes_is_never_hammered(proxies: Proxi
     config = QUICK.replace("retry_delay: 100ms, max_retry_delay: 400ms", "retry_delay: 500ms")
     proxies.mode(Mode.ANSWER_ONCE)
     async with proxies, watching(config + proxies.config) as watched:
-        await asyncio.sleep(5)
         for name in ("database", "redis", "feed"):
             times = proxies[name].accepted
+            await watched.holds(lambda times=times: len(times) >= 8, within=10)  # type: ignore[misc]
             gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-            assert len(gaps) >= 4, f"{name}: {gaps}"
             assert min(gaps) >= 0.8 * 0.5 - 0.02, f"{name}: {gaps}"
         assert watched.record("redis").sessions >= 3
         assert watched.record("redis").sessions_lost >= 3

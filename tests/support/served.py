@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from connection_exporter.demo.servers import free_port
 
+from support.watched import SLACK
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 _STARVED = """\
@@ -91,7 +93,7 @@ class Served:
 
     async def until(self, name: str, status: str, *, within: float) -> dict[str, Any]:
         """Wait until ``name`` is in ``status``, and return its JSON."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + within + SLACK
         while True:
             reported: dict[str, Any] = await self.get(f"/health/service/{name}")
             if reported["status"] == status:

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
@@ -67,10 +68,11 @@ def on_uvloop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A transition, and when it was received (monotonic)."""
+    """A transition, when it was received (monotonic), and for when the next attempt was planned then (wall clock)."""
 
     transition: Transition
     at: float
+    next_attempt_at: float | None
 
 
 class Watched:
@@ -139,6 +141,14 @@ class Watched:
             statuses = [seen.transition.status for seen in self.seen if seen.transition.name == name]
             assert statuses == _HEALTHY_FROM_THE_START, f"{name}: {self.path(name)}"
 
+    def replaced_at_once(self, name: str, at: float) -> None:
+        """Hold that ``name`` planned no delay when it lost its session ``at`` that moment, and was healthy next."""
+        mine = [seen for seen in self.seen if seen.transition.name == name]
+        lost, back = next(pair for pair in pairwise(mine) if pair[0].at == at)
+        assert lost.next_attempt_at is not None
+        assert lost.next_attempt_at <= lost.transition.at
+        assert back.transition.status is Status.HEALTHY
+
     async def get(self, path: str) -> bytes:
         """Return what a route answers."""
         return await asyncio.to_thread(self._get, path)
@@ -158,7 +168,8 @@ class Watched:
         return None
 
     def _see(self, transition: Transition) -> None:
-        self.seen.append(Seen(transition, time.monotonic()))
+        record = self.monitor.board._records[transition.name]  # `record` would mark others as overdue first
+        self.seen.append(Seen(transition, time.monotonic(), record.next_attempt_at))
 
     def _get(self, path: str) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
