@@ -59,6 +59,9 @@ async def end_of(session: Session, kill: Callable[[], None]) -> tuple[Failure, f
 async def test_a_process_is_found_by_its_pidfile_and_measured(processes: Processes) -> None:
     """The details are what the kernel knows about the process."""
     process = processes.start()
+    async with asyncio.timeout(30):
+        while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:  # noqa: ASYNC110 - it reads its program
+            await asyncio.sleep(0.01)
     check = check_of(pidfile=str(processes.pidfile(process.pid)))
     observation = await probe(check)
     details = observation.details
