@@ -169,7 +169,7 @@ def _dependencies_first(direct: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def _reachable(start: str, edges: Mapping[str, Iterable[str]]) -> list[str]:
-    if not edges.get(start):  # as for most services, of which 1,000 may be lost together: 0.1 us instead of 1
+    if not edges.get(start):  # 0.2 us instead of 1.2 for most services, of which 1,000 may be lost together
         return []
     found: dict[str, None] = {}
     nearest = [start]

@@ -34,10 +34,6 @@ class Plan:
         self._bad_answers = 0
         self._early = -inf
 
-    def attempt_now(self) -> None:
-        """Make the next attempt now."""
-        self.due = self._now()
-
     def attempt_early(self) -> float:
         """Make the next attempt now, or ``retry_delay`` after the last one that was early. Return when.
 
@@ -78,6 +74,6 @@ class Plan:
     def reconnect(self, *, session_age: float, failures: int) -> None:
         """Plan the first attempt after the loss of a session: at once, unless it was a short one."""
         if reconnects_at_once(self._policy, session_age=session_age):
-            self.attempt_now()
+            self.due = self._now()
         else:
             self.retry(failures=failures)
